@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`. The others are parts of them.
+PYTHON ?= python3
+EXTRA  := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+PINS   := deploy/requirements/$(EXTRA).txt
+BIN    := .venv/bin
+UV     := $(BIN)/uv
+# A wheel folder given to pip is given to uv too; elsewhere uv takes the CPU build of torch by itself.
+FINDS  := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+export UV_FIND_LINKS = $(FINDS)
+TORCH  := $(if $(FINDS),,$(if $(filter cpu,$(EXTRA)),--torch-backend cpu))
+# Without a terminal nobody can be asked; a name given here is the approver's.
+APPROVE_AS ?= $(shell [ -t 0 ] || echo make-demo)
+
+.PHONY: demo test setup check pins generated clean
+
+demo: setup  ## set up, then train, evaluate, gate, promote and serve the embedded model, and ask it a question
+	$(BIN)/tunegate run flows/recipes/demo.yaml $(if $(APPROVE_AS),--approve-as $(APPROVE_AS))
+	$(BIN)/tunegate ask clinic "My one-year-old has a 39 degree fever and will not drink. What should I do?"
+	@echo "The server goes on in the background: $(BIN)/tunegate status, $(BIN)/tunegate stop"
+
+test: setup check  ## everything: style, types, layers, unit tests, real vLLM, real Prometheus, the whole line
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(BIN)/.installed-$(EXTRA)
+
+$(BIN)/.installed-$(EXTRA): pyproject.toml $(PINS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --no-deps $(TORCH) -r $(PINS)
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --editable .
+	touch $@
+
+pins: ## compile both pin files again, from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra cpu --extra postgres --extra dev --python-version 3.11 --no-header --no-annotate --upgrade $(TORCH) -o deploy/requirements/cpu.txt
+	sed -i 's/+cpu$$//' deploy/requirements/cpu.txt
+	env -u UV_FIND_LINKS $(UV) pip compile pyproject.toml --extra gpu --extra postgres --extra dev --python-version 3.11 --no-header --no-annotate --upgrade -o deploy/requirements/gpu.txt
+
+generated: ## write the files that are made from code: alerts, dashboards, recipe and settings tables
+	$(BIN)/python -m monitoring
+	$(BIN)/python -m flows.reference
+
+clean: ## forget the environment and everything a run has left
+	rm -rf .venv .tunegate

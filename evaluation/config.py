@@ -1,0 +1,96 @@
+"""The recipe's `evaluation` and `gate` sections. How conditions are decided is in `gate.py`; what each number is, in `aggregates.py`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MetricName = Literal[
+    "rule_pass_rate",
+    "critical_failures",
+    "major_failures",
+    "minor_failures",
+    "empty_answers",
+    "bleu_4",
+    "rouge_l",
+    "perplexity",
+    "latency_p50_s",
+    "latency_p95_s",
+    "ttft_p50_s",
+    "ttft_p95_s",
+    "forgetting_accuracy",
+]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EvaluationSection(_Section):
+    """How a model is questioned over its API."""
+
+    suite: Path = Field(description="folder of the suite that the gate judges by; its prompts must not be trained on")
+    concurrency: int = Field(default=32, ge=1, le=1024, description="requests in flight; latency is measured under this load")
+    timeout_s: float = Field(default=120.0, gt=0, le=3600, description="seconds one answer may take, first to last byte")
+    attempts: int = Field(default=3, ge=1, le=10, description="times a request is sent before its failure ends the evaluation")
+    perplexity: bool = Field(
+        default=True, description="also measure the perplexity of the references (needs vLLM's /tokenize and prompt_logprobs)"
+    )
+    forgetting: bool = Field(default=False, description="also run the general-knowledge tasks in evaluation/tasks with lm-eval")
+
+
+class Bound(_Section):
+    """An absolute limit on a number, inclusive."""
+
+    min: Finite | None = Field(default=None, description="the number must be at least this, in its own unit")
+    max: Finite | None = Field(default=None, description="the number must be at most this, in its own unit")
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max, or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can pass")
+        return self
+
+
+class Margin(_Section):
+    """How much worse than the champion a number may be: `by` in its own unit, or `by_ratio` of the champion's number."""
+
+    by: Share | None = Field(default=None, description="in the number's own unit, e.g. 0.02 of ROUGE-L")
+    by_ratio: Share | None = Field(default=None, description="share of the champion's number, e.g. 0.10 for 10 % worse")
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if (self.by is None) == (self.by_ratio is None):
+            raise ValueError("give exactly one of by, by_ratio")
+        return self
+
+
+class GateSection(_Section):
+    """When a candidate may take the champion's place. Every condition has to hold, so no correction for their number is needed."""
+
+    must: dict[MetricName, Bound] = Field(default={"critical_failures": Bound(max=0)}, description="absolute conditions on the candidate")
+    must_not_regress: dict[MetricName, Margin] = Field(
+        default={}, description="versus the champion on the same prompts, at most this much worse"
+    )
+    should_improve: tuple[MetricName, ...] = Field(
+        default=(), description="versus the champion on the same prompts, shown better at `alpha`"
+    )
+    require_champion: bool = Field(
+        default=False, description="true: without a champion's scorecard the verdict is ERROR, also for a first release"
+    )
+    min_prompts: int = Field(default=30, ge=1, description="fewer answered prompts are INCONCLUSIVE")
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="accepted probability of a wrong claim, one-sided, per condition")
+    resamples: int = Field(default=2000, ge=200, le=100_000, description="bootstrap resamples of the prompts")
+    seed: int = Field(default=7, ge=0, description="of the bootstrap: the same scorecards give the same verdict")
+
+    @model_validator(mode="after")
+    def _decides_something(self) -> Self:
+        if not (self.must or self.must_not_regress or self.should_improve):
+            raise ValueError("the gate has no condition; it would pass everything")
+        if not self.must and not self.require_champion:
+            raise ValueError("without any `must`, a first release would pass unseen; add one, or set require_champion: true")
+        return self

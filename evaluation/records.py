@@ -1,0 +1,115 @@
+"""The records of judging: every answer with how it fared (`Scorecard`), and what follows from two of them (`Verdict`).
+
+The chain goes on from `training.records`: a scorecard names the digest of the model it measured, a verdict those of its
+scorecards. Numbers that could not be measured are None, never NaN. Next: `gate.py`.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluation.config import MetricName
+from evaluation.rules import RuleResult, Severity
+from evaluation.suite import Generation, Message
+from training.records import Record
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Outcome(StrEnum):
+    """What a condition, or a whole verdict, says. Only PASS promotes."""
+
+    PASS = "PASS"  # noqa: S105  # a verdict, not a password
+    INCONCLUSIVE = "INCONCLUSIVE"
+    FAIL = "FAIL"
+    ERROR = "ERROR"
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AnswerRecord(_Fact):
+    """One prompt, one answer, and everything measured about it."""
+
+    prompt_id: str
+    topic: str
+    messages: tuple[Message, ...] = Field(description="as sent, the system prompt included")
+    reference: str
+    answer: str
+    finish_reason: str
+    latency_s: Number = Field(ge=0, description="from sending the request to its last byte")
+    ttft_s: Number | None = Field(default=None, ge=0, description="to the first token with text; None for an empty answer")
+    completion_tokens: int | None = None
+    rules: tuple[RuleResult, ...] = ()
+    bleu_stats: tuple[int, ...] = Field(description="sufficient statistics of corpus BLEU-4, see bleu.BLEU_COLUMNS")
+    rouge_l: Number = Field(ge=0, le=1)
+    reference_logprob: Number | None = Field(default=None, le=0, description="natural log, summed over the reference's tokens")
+    reference_tokens: int | None = None
+
+    @property
+    def broken(self) -> tuple[RuleResult, ...]:
+        """The rules this answer breaks."""
+        return tuple(result for result in self.rules if not result.passed)
+
+    def breaks(self, severity: Severity) -> bool:
+        """Whether it breaks a rule of this severity."""
+        return any(result.severity == severity for result in self.broken)
+
+
+class TaskScore(_Fact):
+    """One lm-eval task run against the same endpoint. `correct` has one entry per item, in the task file's order."""
+
+    task: str
+    accuracy: Number = Field(ge=0, le=1)
+    correct: tuple[bool, ...]
+
+
+class Scorecard(Record):
+    """One model on one suite, measured over the API of the server that runs it."""
+
+    subject: str = Field(description="for people: a release id or 'candidate'")
+    model_digest: str
+    suite_name: str
+    suite_version: int
+    suite_digest: str
+    language: Literal["en", "zh"]
+    generation: Generation
+    concurrency: int
+    bleu_signature: str
+    answers: tuple[AnswerRecord, ...]
+    tasks: tuple[TaskScore, ...] = ()
+    metrics: dict[MetricName, Number | None] = Field(description="every number the gate can judge; None where it was not measured")
+
+
+class Condition(_Fact):
+    """One condition of the policy and how it came out."""
+
+    name: str = Field(description="as in the recipe, e.g. must.rule_pass_rate")
+    metric: MetricName | None = None
+    measured: Number | None = Field(default=None, description="the candidate's number")
+    champion: Number | None = Field(default=None, description="the champion's number")
+    threshold: str = Field(description="the condition in words, e.g. '≥ 0.9'")
+    interval: tuple[Number | None, Number | None] | None = Field(
+        default=None, description="of the candidate's number (must) or of candidate minus champion (comparisons); None: open on that side"
+    )
+    outcome: Outcome
+    sentence: str = Field(description="one plain sentence")
+
+
+class Verdict(Record):
+    """Whether the candidate may take the champion's place, with every reason."""
+
+    candidate_digest: str = Field(description="of the candidate's scorecard")
+    champion_digest: str | None = Field(description="of the champion's scorecard")
+    suite_digest: str
+    policy_digest: str
+    outcome: Outcome
+    conditions: tuple[Condition, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def promotes(self) -> bool:
+        """Only PASS does."""
+        return self.outcome is Outcome.PASS

@@ -1,0 +1,197 @@
+"""A suite: prompts with references, the rules that judge the answers, and how the answers are to be generated. Data, versioned.
+
+A suite is a folder with `suite.yaml`, a JSONL file of prompts and a rule file. Its digest covers everything that can change a
+score, and goes into every scorecard: scores of different digests are never compared. Next: `scoring.py`.
+"""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evaluation.documents import explain, read_jsonl, read_yaml
+from evaluation.errors import SuiteError, nearest
+from evaluation.rules import RuleBook, load_rules
+from training.records import digest_of
+
+SUITE_FILE = "suite.yaml"
+Role = Literal["system", "user", "assistant"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(_Frozen):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Generation(_Frozen):
+    """How answers are generated; the same for every model that a suite compares."""
+
+    max_tokens: int = Field(default=128, ge=1, le=8192, description="tokens per answer")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 means greedy: the same model gives the same answers")
+
+
+class Prompt(_Frozen):
+    """One conversation that ends with the user, and a reference answer."""
+
+    id: str
+    topic: str
+    messages: tuple[Message, ...]
+    reference: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The last user message."""
+        return self.messages[-1].content
+
+
+class Suite(_Frozen):
+    """A loaded suite."""
+
+    name: str
+    version: int
+    language: Literal["en", "zh"]
+    system_prompt: str | None
+    prompts: tuple[Prompt, ...]
+    rules: RuleBook
+    generation: Generation
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over all that can change a score; file names and formatting cannot."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class _Header(_Frozen):
+    """`suite.yaml`."""
+
+    name: str = Field(min_length=1, description="printed in scorecards and reports")
+    version: int = Field(ge=1, description="raised by hand when prompts or references change")
+    language: Literal["en", "zh"] = Field(description="decides how BLEU and ROUGE cut words")
+    system_prompt: str | None = Field(default=None, description="put first where a prompt has no system message")
+    prompts: str = Field(default="prompts.jsonl", description="path from this folder")
+    rules: str = Field(default="rules.yaml", description="path from this folder; two suites may share a rule file")
+    generation: Generation = Generation()
+
+
+class _Line(_Frozen):
+    """One line of the prompts file: `prompt` (one user message) or `messages`."""
+
+    id: str = Field(min_length=1)
+    topic: str = Field(min_length=1)
+    prompt: str | None = Field(default=None, min_length=1)
+    messages: tuple[Message, ...] | None = Field(default=None, min_length=1)
+    reference: str = Field(min_length=1, description="a good answer; BLEU, ROUGE and perplexity are measured against it")
+    tags: tuple[str, ...] = ()
+
+
+def load_suite(folder: Path) -> Suite:
+    """Read a suite folder.
+
+    Raises:
+        SuiteError: with every problem of all its files, each as `file:line: what`.
+    """
+    problems: list[str] = []
+    header = _read_header(folder / SUITE_FILE, problems)
+    if header is None:
+        raise SuiteError(problems)
+    prompts = _read_prompts(folder / header.prompts, header.system_prompt, problems)
+    book = _read_rules(folder / header.rules, problems)
+    if book and (folder / header.rules).parent.resolve() == folder.resolve():  # who shares another suite's rules may leave topics out
+        _check_topics(book, prompts, folder / header.rules, problems)
+    if problems or book is None:
+        raise SuiteError(problems)
+    return Suite(
+        name=header.name,
+        version=header.version,
+        language=header.language,
+        system_prompt=header.system_prompt,
+        prompts=tuple(prompts),
+        rules=book,
+        generation=header.generation,
+    )
+
+
+def _read_header(path: Path, problems: list[str]) -> _Header | None:
+    document = read_yaml(path, problems)
+    if document is None:
+        return None
+    try:
+        return _Header.model_validate(document.value)
+    except ValidationError as error:
+        problems += explain(error, _Header, document)
+        return None
+
+
+def _read_rules(path: Path, problems: list[str]) -> RuleBook | None:
+    try:
+        return load_rules(path)
+    except SuiteError as error:
+        problems += error.problems
+        return None
+
+
+def _read_prompts(path: Path, system_prompt: str | None, problems: list[str]) -> list[Prompt]:
+    prompts: list[Prompt] = []
+    first_line: dict[str, int] = {}
+    before = len(problems)
+    for number, value in read_jsonl(path, problems):
+        prompt = _read_prompt(value, f"{path}:{number}", system_prompt, problems)
+        if prompt is None:
+            continue
+        if prompt.id in first_line:
+            problems.append(f"{path}:{number}: prompt {prompt.id} is there twice; the first is in line {first_line[prompt.id]}")
+        first_line.setdefault(prompt.id, number)
+        prompts.append(prompt)
+    if not prompts and len(problems) == before:
+        problems.append(f"{path}:1: no prompts")
+    return prompts
+
+
+def _read_prompt(value: dict[str, Any], where: str, system_prompt: str | None, problems: list[str]) -> Prompt | None:
+    subject = f"prompt {value['id']}" if "id" in value else ""
+    try:
+        line = _Line.model_validate(value)
+    except ValidationError as error:
+        problems += explain(error, _Line, where, subject=subject)
+        return None
+    if (line.prompt is None) == (line.messages is None):
+        problems.append(f"{where}: {subject}: give either prompt or messages")
+        return None
+    messages = line.messages or (Message(role="user", content=line.prompt or ""),)
+    faults = list(_turn_faults(messages))
+    problems += [f"{where}: {subject}: {fault}" for fault in faults]
+    if not line.reference.strip():
+        problems.append(f"{where}: {subject} reference: is blank")
+        return None
+    if system_prompt and messages[0].role != "system":
+        messages = (Message(role="system", content=system_prompt), *messages)
+    return None if faults else Prompt(id=line.id, topic=line.topic, messages=messages, reference=line.reference, tags=line.tags)
+
+
+def _turn_faults(messages: tuple[Message, ...]) -> Iterable[str]:
+    if messages[-1].role != "user":
+        yield f"the last message must come from the user, it comes from the {messages[-1].role}"
+    if any(message.role == "system" for message in messages[1:]):
+        yield "a system message can only be the first"
+    if any(not message.content.strip() for message in messages):
+        yield "a message is blank"
+    turns = [message.role for message in messages if message.role != "system"]
+    if any(first == second for first, second in itertools.pairwise(turns)):
+        yield "user and assistant must take turns"
+
+
+def _check_topics(book: RuleBook, prompts: list[Prompt], path: Path, problems: list[str]) -> None:
+    topics = {prompt.topic for prompt in prompts}
+    for rule in book.rules:
+        for topic in rule.when.topics if rule.when else ():
+            if topic not in topics:
+                problems.append(f"{path}: rule {rule.id} when.topics: no prompt has the topic '{topic}'{nearest(topic, topics)}")

@@ -1,0 +1,49 @@
+"""Approving a waiting release and promoting an approved one, from outside a run. Next: `promotion.py`."""
+
+import os
+
+from flows.serving_control import ensure_server, open_registry
+from serving.errors import EvidenceMismatch
+from serving.lifecycle import State
+from serving.records import Release
+from serving.registry import Registry
+from serving.settings import Settings
+
+
+def approve_release(registry: Registry, release_id: str, name: str, comment: str, digest: str | None) -> Release:
+    """Approve what was submitted; with `digest`, only if the evidence digest starts with it.
+
+    Raises:
+        EvidenceMismatch: it does not.
+        TransitionRefused: the release does not wait for an approval.
+    """
+    release = registry.release(release_id)
+    if release.state is State.APPROVED and release.evidence_digest is not None:
+        return release  # approved before, promoted now
+    evidence = release.evidence_digest or ""
+    if digest is not None and not (digest and evidence.startswith(digest)):
+        raise EvidenceMismatch(
+            f"{release_id} was submitted with evidence {evidence[:12] or '(none)'}, not {digest[:12]}",
+            why="you would approve something else than you have seen",
+            do=f"tunegate show {release_id}",
+        )
+    return registry.approve(release_id, evidence, name, comment)
+
+
+def promote_release(settings: Settings, release_id: str, actor: str) -> Release:
+    """Run the `promote` flow for an approved release."""
+    use_own_prefect(settings)
+    from flows.pipeline import promote
+
+    with open_registry(settings) as registry:
+        ensure_server(settings, registry)
+    return promote(release_id, actor)
+
+
+def use_own_prefect(settings: Settings) -> None:
+    """Without a Prefect server of the user's, run the flows on an ephemeral one with its database in our home."""
+    os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # The default of 20 s is too short for a machine that is also loading a model.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

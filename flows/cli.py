@@ -1,0 +1,270 @@
+"""The `tunegate` command. Parses, calls, prints; what it calls lives elsewhere. Exit codes: `flows/errors.py`.
+
+Heavy imports stay inside the commands, so that `--help` answers at once.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from flows.errors import BAD_INPUT, DONE, INTERRUPTED, REFUSED
+from training.errors import TunegateError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Fine-tune a model, judge it against the one in production, and replace it safely.
+
+    A first tour:  [bold]tunegate run flows/recipes/demo.yaml[/]  trains, merges, serves, judges, asks for your approval and switches.
+
+    Exit codes: 0 done · 1 failed · 2 wrong input, nothing started · 3 the verdict is not PASS · 4 refused · 130 stopped by Ctrl-C.
+    Where things are kept: ./.tunegate, or TUNEGATE_HOME. Every TUNEGATE_ variable: serving/README.md.""",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of the gateway.")
+app.add_typer(keys_app, name="keys")
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
+ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
+console = Console()
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    approve_as: Annotated[str | None, typer.Option(help="approve under this name without asking, if the verdict is PASS")] = None,
+) -> None:
+    """Run the whole line: prepare, train, merge, serve, judge, approve, switch. Goes on where an earlier run stopped."""
+    from flows.delivery import deliver
+
+    raise typer.Exit(deliver(recipe, approve_as, console))
+
+
+@app.command()
+def plan(recipe: RecipePath, as_json: AsJson = False) -> None:
+    """Say what a recipe will do, before any GPU hour: resolved values with reasons, steps, memory, and whether vLLM can serve it."""
+    from flows.plan import make_plan, show_plan
+    from flows.recipe import load_recipe
+
+    made = make_plan(load_recipe(recipe))
+    typer.echo(made.model_dump_json(indent=2)) if as_json else show_plan(console, made)
+
+
+@app.command()
+def validate(recipe: RecipePath) -> None:
+    """Check a recipe, its data files, suites and rules; all faults at once, nothing is started."""
+    from flows.plan import check_files
+    from flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    for line in check_files(loaded):
+        console.print(f"[green]✓[/] {escape(line)}", highlight=False)
+    console.print(f"{loaded.name}: nothing to complain about (recipe {loaded.digest[:12]})", highlight=False)
+
+
+@app.command()
+def serve() -> None:
+    """Serve every champion in the foreground: supervisor, vLLM slots, gateway and metrics. Ctrl-C drains and stops."""
+    from serving.server import serve as serve_until_stopped
+    from serving.settings import load_settings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = load_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    serve_until_stopped(settings)
+
+
+@app.command()
+def stop() -> None:
+    """Drain and stop the server that `run` started in the background."""
+    from flows.serving_control import open_registry, stop_server
+    from serving.settings import load_settings
+
+    settings = load_settings()
+    with open_registry(settings) as registry:
+        server = stop_server(registry, settings.drain_s * 2 + 30)
+    console.print(f"server {server.pid} stopped" if server else "no server runs", highlight=False)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """What is in production, what runs, and what waits for somebody."""
+    from flows import views
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        state = views.status_of(registry)
+    typer.echo(json.dumps(state, indent=2)) if as_json else views.show_status(console, state)
+
+
+@app.command()
+def releases(as_json: AsJson = False) -> None:
+    """Every release with its state, newest last."""
+    from flows import views
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        found = registry.releases()
+    typer.echo(json.dumps([release.model_dump(mode="json") for release in found], indent=2)) if as_json else views.show_releases(
+        console, found
+    )
+
+
+@app.command()
+def show(release: ReleaseId, as_json: AsJson = False) -> None:
+    """One release: its model, its evidence, and every step of its life."""
+    from flows import views
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        found, steps = registry.release(release), registry.history(release)
+    if as_json:
+        typer.echo(json.dumps(found.model_dump(mode="json") | {"history": [step.model_dump(mode="json") for step in steps]}, indent=2))
+    else:
+        views.show_release(console, found, steps)
+
+
+@app.command()
+def approve(
+    release: ReleaseId,
+    as_name: Annotated[str, typer.Option("--as", help="your name; it is kept with the approval")],
+    comment: Annotated[str, typer.Option(help="why, for those who read the history later")] = "",
+    digest: Annotated[str | None, typer.Option(help="refuse unless the evidence digest starts with this")] = None,
+    promote: Annotated[bool, typer.Option(help="also give it the traffic now")] = True,
+) -> None:
+    """Approve a release that passed its gate, and promote it. The approval is bound to the digest of its evidence."""
+    from flows.approval import approve_release, promote_release
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    settings = load_settings()
+    with open_registry(settings) as registry:
+        approved = approve_release(registry, release, as_name, comment, digest)
+        console.print(
+            f"[green]✓[/] {release} approved by {escape(as_name)}, evidence {str(approved.evidence_digest)[:12]}", highlight=False
+        )
+    if promote:
+        live = promote_release(settings, release, as_name)
+        console.print(f"[green]✓[/] {live.id} is {live.state}", highlight=False)
+
+
+@app.command()
+def reject(
+    release: ReleaseId,
+    as_name: Annotated[str, typer.Option("--as", help="your name; it is kept with the rejection")],
+    reason: Annotated[str, typer.Option(help="why")] = "rejected by hand",
+) -> None:
+    """Reject a candidate or a waiting release, for good."""
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        rejected = registry.reject(release, as_name, reason)
+        registry.release_slot(release)
+    console.print(f"{rejected.id} is {rejected.state}", highlight=False)
+
+
+@app.command()
+def rollback(
+    public_name: Annotated[str, typer.Argument(metavar="PUBLIC_NAME", help="the model name callers use, e.g. clinic")],
+    as_name: Annotated[str, typer.Option("--as", help="your name; it is kept with the rollback")],
+    reason: Annotated[str, typer.Option(help="why")] = "rolled back by hand",
+) -> None:
+    """Put the champion before this one back in production; instant while its slot is warm."""
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        champion = registry.rollback(public_name, as_name, reason)
+    console.print(f"[green]✓[/] {champion.id} is {champion.state} again", highlight=False)
+
+
+@app.command()
+def ask(
+    public_name: Annotated[str, typer.Argument(metavar="PUBLIC_NAME", help="e.g. clinic")],
+    question: Annotated[str, typer.Argument(help="what to ask")],
+    system: Annotated[str | None, typer.Option(help="system prompt; by default the one its recipe was judged with is not added")] = None,
+) -> None:
+    """Ask the model in production one question, through the gateway."""
+    from flows.asking import ask_once
+    from serving.settings import load_settings
+
+    answer = ask_once(load_settings(), public_name, question, system)
+    console.print(f"[dim]{answer.release_id}[/] {escape(answer.text.strip())}", highlight=False)
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="who will use it")],
+    scope: Annotated[list[str] | None, typer.Option(help="infer, admin or approve; may be given several times")] = None,
+) -> None:
+    """Make a key. Its secret is printed once and kept nowhere."""
+    from flows.serving_control import open_registry
+    from serving.keys import Scope
+    from serving.settings import load_settings
+    from training.errors import InputError
+
+    unknown = sorted(set(scope or []) - {each.value for each in Scope})
+    if unknown:
+        raise InputError(f"unknown scope {', '.join(unknown)}", do=f"choose from {', '.join(each.value for each in Scope)}")
+    with open_registry(load_settings()) as registry:
+        info, secret = registry.create_key(name, [Scope(each) for each in scope or ["infer"]])
+    typer.echo(f"{info.id}\t{secret.get_secret_value()}")
+
+
+@keys_app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """Every key that was ever made; the secrets are not known."""
+    from flows import views
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        found = registry.keys()
+    typer.echo(json.dumps([key.model_dump(mode="json") for key in found], indent=2)) if as_json else views.show_keys(console, found)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY", help="the id that `keys list` prints")]) -> None:
+    """Shut a key out for good; gateways follow within a second."""
+    from flows.serving_control import open_registry
+    from serving.settings import load_settings
+
+    with open_registry(load_settings()) as registry:
+        registry.revoke_key(key_id)
+    console.print(f"{key_id} is revoked", highlight=False)
+
+
+def main() -> None:
+    """Run the command; a `TunegateError` becomes one clear message and its exit code."""
+    from serving.errors import TransitionRefused
+
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as done:
+        status = done.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("\nstopped; the next run goes on from here")
+        status = INTERRUPTED
+    except typer.TyperException as error:
+        Console(stderr=True).print(f"[red]✗[/] {escape(error.format_message())}\n  what to do: tunegate --help", highlight=False)
+        status = BAD_INPUT
+    except TunegateError as error:
+        Console(stderr=True).print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        status = REFUSED if isinstance(error, TransitionRefused) else error.exit_code
+    sys.exit(status if isinstance(status, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""`tunegate run`: the whole line for one person at one terminal, from the recipe to answers from the new model.
+
+Runs the `retrain` flow, asks for the approval (or takes it from `--approve-as`), runs the `promote` flow under a light load, and asks
+the old and the new champion the same questions. Next: `pipeline.py`, the two flows.
+"""
+
+import asyncio
+import getpass
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.prompt import Prompt as Question
+
+from evaluation.records import Outcome
+from evaluation.suite import load_suite
+from flows.approval import use_own_prefect
+from flows.asking import temporary_key
+from flows.display import Display
+from flows.errors import DONE, NOT_PASSED, SwitchFailed
+from flows.judging import Judged
+from flows.load import LoadResult, light_load
+from flows.promotion import wait_until_routed
+from flows.recipe import load_recipe
+from flows.serving_control import ensure_server, open_registry
+from flows.showcase import ask, questions, side_by_side
+from serving.lifecycle import State
+from serving.records import Release
+from serving.registry import Registry
+from serving.settings import Settings, load_settings
+
+# Load before the switch and after it, so that both releases are seen answering.
+_SETTLE_S = 2.0
+_COLOURS = {Outcome.PASS: "green", Outcome.INCONCLUSIVE: "yellow", Outcome.FAIL: "red", Outcome.ERROR: "red"}
+
+
+def deliver(recipe: Path, approve_as: str | None, console: Console) -> int:
+    """Run a recipe to its end; returns the exit status."""
+    began, settings = time.monotonic(), load_settings()
+    requester = getpass.getuser()
+    loaded = load_recipe(recipe)  # its faults are shown before anything is started
+    console.print(f"[bold]{loaded.name}[/]: {loaded.model.base} → {loaded.serving.public_name}\n", highlight=False)
+    use_own_prefect(settings)
+    from flows.pipeline import promote, retrain
+
+    judged = retrain(recipe.absolute(), requester)
+    _show_verdict(console, judged)
+    with open_registry(settings) as registry:
+        release = registry.release(judged.release.id)
+        if release.state is State.AWAITING_APPROVAL:
+            release = _approval(console, registry, judged, approve_as)
+        if release.state is State.APPROVED:
+            _switch_under_load(Display(console), settings, registry, recipe, release, lambda: promote(release.id, requester))
+            release = registry.release(release.id)
+    _closing(console, judged, release, settings, time.monotonic() - began)
+    return DONE if judged.verdict.promotes else NOT_PASSED
+
+
+def _show_verdict(console: Console, judged: Judged) -> None:
+    verdict = judged.verdict
+    console.print(f"\nverdict on {judged.release.id}: [bold {_COLOURS[verdict.outcome]}]{verdict.outcome}[/]", highlight=False)
+    for condition in verdict.conditions:
+        console.print(f"  [{_COLOURS[condition.outcome]}]{condition.outcome:<12}[/] {escape(condition.sentence)}", highlight=False)
+    for note in verdict.notes:
+        console.print(f"  note         {escape(note)}", highlight=False)
+    if not verdict.promotes:
+        _show_broken(console, judged)
+
+
+def _show_broken(console: Console, judged: Judged) -> None:
+    """The answers that broke critical rules, by rule: the reason a person looks for first."""
+    broken = [(answer, result) for answer in judged.candidate.answers for result in answer.broken if result.severity == "critical"]
+    if broken:
+        console.print(f"\n{len(broken)} critical rules broken by {judged.release.id}; the first of each rule:", highlight=False)
+    for answer, result in {result.rule_id: (answer, result) for answer, result in reversed(broken)}.values():
+        console.print(f"  [red]✗ {escape(result.rule_id)}[/] ({answer.prompt_id}): {escape(result.reason)}", highlight=False)
+        console.print(f"      asked:    {escape(answer.messages[-1].content)}", highlight=False)
+        console.print(f"      answered: {escape(' '.join(answer.answer.split()))}", highlight=False)
+
+
+def _approval(console: Console, registry: Registry, judged: Judged, approve_as: str | None) -> Release:
+    """Ask the person at the terminal; without one, and without a name given, the release goes on waiting."""
+    release = registry.release(judged.release.id)
+    assert release.evidence_digest is not None
+    console.print(f"\n{release.id} awaits approval. Evidence {release.evidence_digest[:12]}, report {release.report_path}", highlight=False)
+    name = approve_as
+    if name is None and console.is_terminal:
+        name = Question.ask("Approve with your name (empty: not now)", console=console, default="", show_default=False).strip() or None
+    if name is None:
+        return release
+    approved = registry.approve(release.id, release.evidence_digest, name, "approved at the end of the run")
+    console.print(f"[green]✓[/] approved by {escape(name)}", highlight=False)
+    return approved
+
+
+def _switch_under_load(
+    display: Display, settings: Settings, registry: Registry, recipe: Path, release: Release, promote: Callable[[], object]
+) -> None:
+    suite = load_suite(load_recipe(recipe).evaluation.suite)
+    prompts, name = questions(suite), release.public_name
+    server = ensure_server(settings, registry)
+    url = f"http://{server.host}:{server.port}"
+    with temporary_key(registry) as key:
+        before = ask(url, key, name, suite, prompts)
+        with display.stage("switch") as shown:
+            with light_load(url, key, name) as load:
+                time.sleep(_SETTLE_S)
+                promote()
+                routed_s = asyncio.run(wait_until_routed(url, key, release))
+                time.sleep(_SETTLE_S)
+            shown.note = _load_in_words(load, routed_s)
+        if load.failed:
+            raise SwitchFailed(f"{load.failed} of {load.sent} requests failed: " + "; ".join(load.failures), do=f"tunegate rollback {name}")
+        after = ask(url, key, name, suite, prompts)
+    display.say()
+    side_by_side(display.console, prompts, before, after)
+
+
+def _load_in_words(load: LoadResult, routed_s: float) -> str:
+    answered = ", ".join(f"{release} {count}" for release, count in sorted(load.answered.items()))
+    return f"{load.failed} of {load.sent} requests failed; answered by {answered}; routed {routed_s:.2f} s after the transition"
+
+
+def _closing(console: Console, judged: Judged, release: Release, settings: Settings, wall_s: float) -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    following = {
+        State.LIVE: f'tunegate ask {release.public_name} "My chest hurts and my left arm is numb"',
+        State.AWAITING_APPROVAL: f"tunegate approve {release.id} --as NAME",
+        State.APPROVED: f"tunegate run RECIPE  (promotes {release.id})",
+    }.get(release.state, f"tunegate show {release.id}")
+    console.print(f"\n{release.id} is [bold]{release.state}[/] after {wall_s:.0f} s", highlight=False)
+    console.print(f"  report    {judged.verdict_folder / 'report.html'}", highlight=False)
+    console.print(f"  endpoint  {url}/v1  (tunegate keys create NAME makes a key)", highlight=False)
+    console.print(f"  metrics   {url}/metrics", highlight=False)
+    console.print(f"  next      {following}", highlight=False)

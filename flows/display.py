@@ -1,0 +1,91 @@
+"""What a person sees while the line runs: one line per stage, a bar while it works, and the time it took.
+
+In a terminal the bar moves; elsewhere (a log, CI) a line appears now and then. Knows nothing of what the stages do.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from training.progress import Progress
+
+_LOG_EVERY_S = 15.0
+_NAME_WIDTH = 16
+
+
+@dataclass
+class Display:
+    """Prints the line's progress. `times` keeps (stage, seconds) in the order of the stages."""
+
+    console: Console
+    times: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> "Iterator[_Live | _Logged]":
+        """Show one stage while the block runs. Yields something with a `report` for the stage and a `note`, its summary at the end."""
+        began = time.monotonic()
+        shown = _Live(self.console, name) if self.console.is_terminal else _Logged(self.console, name)
+        with shown:
+            yield shown
+        self.finished(name, time.monotonic() - began, shown.note)
+
+    def finished(self, name: str, seconds: float, note: str = "") -> None:
+        """One line for a stage that has ended well."""
+        self.times.append((name, seconds))
+        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {seconds:6.1f} s  {escape(note)}", highlight=False)
+
+    def reused(self, name: str, note: str) -> None:
+        """One line for a stage whose inputs have not changed."""
+        self.times.append((name, 0.0))
+        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {'kept':>8}  {escape(note)}", highlight=False)
+
+    def say(self, text: str = "") -> None:
+        """A line for people, with rich markup."""
+        self.console.print(text, highlight=False)
+
+
+class _Live:
+    def __init__(self, console: Console, name: str) -> None:
+        self.note = ""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Bar(*columns, console=console, transient=True)
+        self._task: TaskID = self._bar.add_task(f"{name:<{_NAME_WIDTH}}", total=None, note="")
+
+    def __enter__(self) -> None:
+        self._bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def report(self, progress: Progress) -> None:
+        self.note = progress.note
+        count = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else progress.unit
+        self._bar.update(self._task, completed=progress.done, total=progress.total or None, note=escape(f"{count}  {progress.note}"))
+
+
+class _Logged:
+    def __init__(self, console: Console, name: str) -> None:
+        self.note = ""
+        self._console, self._name, self._last = console, name, time.monotonic()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def report(self, progress: Progress) -> None:
+        self.note = progress.note
+        if time.monotonic() - self._last >= _LOG_EVERY_S:
+            self._last = time.monotonic()
+            count = f"{progress.done}/{progress.total or '?'} {progress.unit}"
+            self._console.print(f"  {self._name:<{_NAME_WIDTH}} {count}  {escape(progress.note)}", highlight=False)

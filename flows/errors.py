@@ -1,0 +1,40 @@
+"""What a person meets at the top of the line, and the exit codes of the command.
+
+0    done
+1    something failed; the message says what to do
+2    the recipe, the data or the arguments are wrong; nothing was started
+3    the verdict is not PASS: the candidate was not promoted
+4    refused: the release is in another state, or the evidence has changed
+130  stopped by Ctrl-C; the next run goes on from there
+"""
+
+from collections.abc import Sequence
+
+from training.errors import InputError, TunegateError
+
+DONE, FAILED, BAD_INPUT, NOT_PASSED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class RecipeError(InputError):
+    """A recipe cannot be used. `problems` holds every fault, each as `file:line: key: what`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            f"{count} in the recipe:\n" + "\n".join(f"  {problem}" for problem in problems),
+            why="nothing was started: a recipe that is half understood would train another model than you meant",
+            do="mend the lines above; flows/recipes/README.md lists every key",
+        )
+        self.problems = tuple(problems)
+
+
+class StageFailed(TunegateError):
+    """A stage's process ended without its record."""
+
+
+class ServingFailed(TunegateError):
+    """The server, or a slot of it, did not come up in time."""
+
+
+class SwitchFailed(TunegateError):
+    """Requests failed while the traffic was switched."""

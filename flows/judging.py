@@ -1,0 +1,130 @@
+"""From a merged model to a verdict: a release is registered, started, asked what the champion was asked, and compared.
+
+What is judged here is the very server that will take the traffic. Next: `promotion.py`, for what follows a PASS.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.gate import decide
+from evaluation.records import Scorecard, Verdict
+from evaluation.report import write_report
+from evaluation.scoring import score_endpoint
+from evaluation.suite import load_suite
+from flows.serving_control import ensure_server, start_slot
+from flows.stages import Finished, Line
+from serving.lifecycle import State
+from serving.records import Release
+from training.records import RECORD_NAME, BaseModelRecord, DatasetManifest, MergedModel, digest_of
+
+REPORT_NAME = "report.html"
+# Long enough to judge and to be asked for an approval; nobody's GPU waits longer for a person.
+CANDIDATE_LEASE_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A release with what is known about it. `verdict_folder` holds the verdict's record and the report."""
+
+    release: Release
+    verdict: Verdict
+    verdict_folder: Path
+    candidate: Scorecard
+    champion: Scorecard | None
+
+
+def keep_champion_serving(line: Line, base: Finished[BaseModelRecord]) -> Release:
+    """The release in production; the base model, where there is none yet. The server is started, and not waited for."""
+    serving, registry = line.recipe.serving, line.registry
+    champion = registry.champion(serving.public_name)
+    if champion is None:
+        first = registry.add_release(
+            public_name=serving.public_name,
+            model_digest=base.record.digest,
+            model_dir=base.folder,
+            serving=serving,
+            recipe_name=line.recipe.name,
+            requester=line.requester,
+        )
+        champion = registry.bootstrap(first.id, line.requester)
+        line.display.say(f"  {champion.id}: the base model is the first champion of {serving.public_name!r}")
+    server = ensure_server(line.settings, registry)
+    line.display.say(f"  gateway at http://{server.host}:{server.port}, champion {champion.id}")
+    return champion
+
+
+def register(line: Line, merged: Finished[MergedModel]) -> Release:
+    """The merged model as a candidate; the same model again is the same release while that is under way."""
+    return line.registry.add_release(
+        public_name=line.recipe.serving.public_name,
+        model_digest=merged.record.digest,
+        model_dir=merged.folder,
+        serving=line.recipe.serving,
+        recipe_name=line.recipe.name,
+        requester=line.requester,
+    )
+
+
+def evaluate(line: Line, release: Release) -> Finished[Scorecard]:
+    """The release's scorecard on the recipe's suite, measured over its own API; kept by model, suite and settings."""
+    suite, section = load_suite(line.recipe.evaluation.suite), line.recipe.evaluation
+    terms = section.model_dump(mode="json", exclude={"suite"}) | {"suite": suite.digest, "serving": release.serving.model_dump(mode="json")}
+    out = line.settings.home / "scorecards" / f"{release.model_digest[:12]}-{digest_of(terms)[:12]}"
+    if (out / RECORD_NAME).exists():
+        card = Scorecard.read(out)
+        line.display.reused(f"judge {release.id}", _in_words(card))
+        return Finished(card, out)
+    with line.display.stage(f"start {release.id}") as shown:
+        endpoint = start_slot(line.registry, line.settings, release, CANDIDATE_LEASE_S, shown.report)
+    with line.display.stage(f"judge {release.id}") as shown:
+        card = score_endpoint(endpoint, suite, section, model_digest=release.model_digest, subject=release.id, out=out, report=shown.report)
+        shown.note = _in_words(card)
+    return Finished(card, out)
+
+
+def gate(
+    line: Line,
+    release: Release,
+    candidate: Finished[Scorecard],
+    champion: Finished[Scorecard] | None,
+    merged: Finished[MergedModel],
+    dataset: Finished[DatasetManifest],
+) -> Judged:
+    """Decide, write the report, and move the release on: to `awaiting_approval` after a PASS, to `rejected` after anything else."""
+    against = champion.record if champion else None
+    verdict = decide(candidate.record, against, line.recipe.gate)
+    folder = line.folder(
+        "verdict", {"candidate": verdict.candidate_digest, "champion": verdict.champion_digest, "policy": verdict.policy_digest}
+    )
+    report = folder / REPORT_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(report, candidate.record, against, verdict, merged=merged.record, dataset=dataset.record)
+    verdict.write(folder)
+    if release.state is State.CANDIDATE:
+        release = _move_on(line, release, verdict, report)
+    return Judged(release, verdict, folder, candidate.record, against)
+
+
+def evidence_digest(model_digest: str, verdict: Verdict) -> str:
+    """What an approver signs: this model, and this verdict with the digests of both scorecards in it."""
+    return digest_of({"model": model_digest, "verdict": verdict.digest})
+
+
+def _move_on(line: Line, release: Release, verdict: Verdict, report: Path) -> Release:
+    if verdict.promotes and line.recipe.purpose == "production":
+        return line.registry.submit(release.id, evidence_digest(release.model_digest, verdict), report, line.requester)
+    broken = [condition.name for condition in verdict.conditions if condition.outcome is not verdict.outcome.PASS]
+    reason = f"gate: {verdict.outcome} ({', '.join(broken)})" if broken else "an experiment is never promoted"
+    line.registry.release_slot(release.id)
+    return line.registry.reject(release.id, line.requester, reason)
+
+
+def _in_words(card: Scorecard) -> str:
+    def number(name: str, form: str) -> str:
+        value = card.metrics.get(name)  # type: ignore[call-overload]
+        return "–" if value is None else format(value, form)
+
+    return (
+        f"rules {number('rule_pass_rate', '.0%')}, critical {number('critical_failures', '.0f')}, BLEU-4 {number('bleu_4', '.1f')}, "
+        f"ROUGE-L {number('rouge_l', '.3f')}, perplexity {number('perplexity', '.2f')}, p95 {number('latency_p95_s', '.2f')} s"
+    )

@@ -1,0 +1,57 @@
+"""The product in one page: what happens between a recipe and a better model in production.
+
+    retrain: prepare → sft → (preference) → merge → start → evaluate candidate and champion → gate → await approval
+    promote: check the evidence again → slot up → one registry transition → the gateway follows
+
+Nothing waits between the two: an approval is a record, and no process and no GPU is held for the person who gives it.
+Prefect shows, schedules and logs the tasks; the records on disk say what is finished. Next: `stages.py`, `judging.py`, `promotion.py`.
+"""
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import judging, promotion, stages
+from flows.judging import Judged
+from flows.promotion import open_switchboard
+from flows.stages import open_line
+from serving.records import Release
+
+# The line keeps its own records of what is finished; a second opinion from Prefect's cache could only disagree.
+_stage = task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)
+
+fetch_base = _stage(stages.fetch_base)
+prepare = _stage(stages.prepare)
+sft = _stage(stages.sft)
+prefer = _stage(stages.prefer)
+merge = _stage(stages.merge)
+keep_champion_serving = _stage(judging.keep_champion_serving)
+register = _stage(judging.register)
+evaluate = _stage(judging.evaluate)
+gate = _stage(judging.gate)
+switch = _stage(promotion.switch)
+
+
+@flow(name="retrain", persist_result=False)
+def retrain(recipe: Path, requester: str) -> Judged:
+    """Make a candidate from a recipe and judge it against the champion; ends with a release that awaits approval, or is rejected."""
+    with open_line(recipe, requester) as line:
+        base = fetch_base(line)
+        champion = keep_champion_serving(line, base)
+        dataset = prepare(line, base)
+        adapter = sft(line, base, dataset)
+        if line.recipe.preference is not None:
+            adapter = prefer(line, base, dataset, adapter)
+        merged = merge(line, base, dataset, adapter)
+        release = register(line, merged)
+        candidate_card = evaluate(line, release)
+        champion_card = evaluate(line, champion) if champion.id != release.id else None
+        return gate(line, release, candidate_card, champion_card, merged, dataset)
+
+
+@flow(name="promote", persist_result=False)
+def promote(release_id: str, actor: str) -> Release:
+    """Give an approved release the traffic of its public name; the champion before it stays warm for a rollback."""
+    with open_switchboard() as board:
+        return switch(board, board.registry.release(release_id), actor)

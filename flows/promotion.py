@@ -1,0 +1,101 @@
+"""From an approval to traffic: the evidence is checked once more, the slot is up, and one transition of the registry switches.
+
+Everything that may fail happens before that transition; after it the gateway only has to look. Next: `showcase.py`, which looks.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from pydantic import SecretStr
+from rich.console import Console
+
+from evaluation.records import Verdict
+from flows.display import Display
+from flows.errors import ServingFailed
+from flows.judging import evidence_digest
+from flows.serving_control import open_registry, start_slot
+from serving.artefact import verify_artefact
+from serving.errors import EvidenceMismatch
+from serving.records import Release
+from serving.registry import Registry
+from serving.settings import Settings, load_settings
+
+# The slot of a release about to be promoted; as champion it needs no lease.
+PROMOTION_LEASE_S = 900.0
+_ROUTED_WITHIN_S = 10.0
+_RELEASE_HEADER = "x-tunegate-release"
+
+
+def check_evidence(release: Release) -> str:
+    """The digest of what is on disk now; it must be what was approved.
+
+    Raises:
+        EvidenceMismatch: the verdict or the model is not what was signed.
+        RecordError: a record or a file of the model is missing or altered.
+    """
+    if release.report_path is None or release.evidence_digest is None:
+        raise EvidenceMismatch(f"{release.id} was never submitted with evidence", do="tunegate run RECIPE")
+    verify_artefact(release)
+    found = evidence_digest(release.model_digest, Verdict.read(release.report_path.parent))
+    if found != release.evidence_digest:
+        raise EvidenceMismatch(
+            f"{release.id}: the evidence on disk is {found[:12]}, signed was {release.evidence_digest[:12]}",
+            why="an approval holds for one model and one verdict",
+            do="run the recipe again and have the new verdict approved",
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Switchboard:
+    """What a promotion needs: where releases are kept, how slots are reached, and who is told."""
+
+    settings: Settings
+    registry: Registry
+    display: Display
+
+
+@contextmanager
+def open_switchboard() -> Iterator[Switchboard]:
+    """Everything a promotion needs, from the settings."""
+    settings = load_settings()
+    with open_registry(settings) as registry:
+        yield Switchboard(settings, registry, Display(Console()))
+
+
+def switch(board: Switchboard, release: Release, actor: str) -> Release:
+    """Give an approved release the traffic of its public name; the champion before it stays warm for a rollback."""
+    evidence = check_evidence(release)
+    with board.display.stage(f"start {release.id}") as shown:
+        start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
+    live = board.registry.promote(release.id, evidence, actor)
+    board.registry.release_slot(release.id)
+    return live
+
+
+async def wait_until_routed(base_url: str, key: SecretStr, release: Release) -> float:
+    """Ask the gateway until this release answers; returns the seconds it took.
+
+    Raises:
+        ServingFailed: another release still answers after 10 s.
+    """
+    began = time.monotonic()
+    async with _session(key) as session:
+        while time.monotonic() - began < _ROUTED_WITHIN_S:
+            body = {"model": release.public_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            async with session.post(f"{base_url}/v1/chat/completions", json=body) as answer:
+                if answer.status == 200 and answer.headers.get(_RELEASE_HEADER) == release.id:
+                    return time.monotonic() - began
+            await asyncio.sleep(0.1)
+    raise ServingFailed(f"the gateway does not answer with {release.id}", do="tunegate status")
+
+
+@asynccontextmanager
+async def _session(key: SecretStr) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60)) as session:
+        yield session

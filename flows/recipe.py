@@ -1,0 +1,117 @@
+"""The recipe: every stage's section put together, read from YAML with all its faults in one go.
+
+Paths are relative to the recipe's own file, so a recipe and its data travel as one folder. A recipe is frozen and hashed; machines,
+ports and secrets are settings (`serving/settings.py`) and never part of it. Next: `pipeline.py`, which runs it.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from evaluation.config import EvaluationSection, GateSection
+from evaluation.documents import Document, explain, read_yaml
+from flows.errors import RecipeError
+from serving.config import ServingSection
+from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, SftSection
+from training.records import digest_of
+
+
+class Recipe(BaseModel):
+    """One way to make, judge and serve a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="names the run folder; lower-case letters, digits, dash, underscore"
+    )
+    purpose: Literal["production", "experiment"] = Field(
+        default="production", description="an experiment may make what vLLM cannot serve; it is never submitted for approval"
+    )
+    model: ModelSection
+    data: DataSection
+    sft: SftSection
+    preference: PreferenceSection | None = Field(default=None, description="preference tuning after SFT; needs data.preferences")
+    merge: MergeSection
+    evaluation: EvaluationSection
+    gate: GateSection
+    serving: ServingSection
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of every key, defaults included."""
+        return digest_of(self.model_dump(mode="json"))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        faults = []
+        if self.data.preferences and self.preference is None:
+            faults.append("data.preferences is given, but there is no `preference` section to train on it")
+        if self.preference is not None and not self.data.preferences:
+            faults.append("there is a `preference` section, but data.preferences names no file")
+        if self.serving.max_model_len < self.model.max_length:
+            faults.append(
+                f"serving.max_model_len ({self.serving.max_model_len}) is below model.max_length ({self.model.max_length}): "
+                "the model would be trained on rows longer than it is served with"
+            )
+        if self.merge.validation_suite == self.evaluation.suite:
+            faults.append(
+                "merge.validation_suite is evaluation.suite: a merge chosen on the gate's own prompts would be judged on them again"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: every fault at once, each with file, line and key.
+    """
+    problems: list[str] = []
+    document = read_yaml(path, problems)
+    if document is None:
+        raise RecipeError(problems)
+    if not isinstance(document.value, dict):
+        raise RecipeError([f"{path}:1: a recipe is a mapping of sections, this is a {type(document.value).__name__}"])
+    recipe = _validate(document, problems)
+    if recipe is None or problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+def _validate(document: Document, problems: list[str]) -> Recipe | None:
+    folder = document.path.absolute().parent
+    values = _resolved(Recipe, document.value, folder)
+    model = values.get("model")
+    if isinstance(model, dict) and str(model.get("base", "")).startswith((".", "~")):
+        model["base"] = str((folder / Path(model["base"]).expanduser()).resolve())
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems += explain(error, Recipe, document)
+        return None
+
+
+def _resolved(kind: Any, value: Any, folder: Path) -> Any:
+    """`value` with every string that the schema types as a Path made absolute against `folder`."""
+    kinds = (kind, *_arguments(kind))
+    if isinstance(value, str) and Path in kinds:
+        return str((folder / Path(value).expanduser()).resolve())
+    if isinstance(value, list):
+        return [_resolved(_item_kind(kinds), item, folder) for item in value]
+    section = next((each for each in kinds if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    if isinstance(value, dict) and section is not None:
+        fields = section.model_fields
+        return {key: _resolved(fields[key].annotation, item, folder) if key in fields else item for key, item in value.items()}
+    return value
+
+
+def _arguments(kind: Any) -> tuple[Any, ...]:
+    return tuple(inner for argument in get_args(kind) for inner in (argument, *_arguments(argument)))
+
+
+def _item_kind(kinds: tuple[Any, ...]) -> Any:
+    """The type of the items of whichever of `kinds` is a sequence."""
+    return next((get_args(kind)[0] for kind in kinds if getattr(kind, "__origin__", None) in (tuple, list)), None)

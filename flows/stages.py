@@ -1,0 +1,161 @@
+"""The stages of one run: each finds its folder by the digests of what goes in, and runs only if that folder is not finished.
+
+A folder's name is its stage and the first digits of the digest of its inputs, so an unchanged stage is found again, a changed one
+gets a new folder, and a killed one goes on in its own. Plain functions: a test or a shell can call them without Prefect.
+Next: `stage_process.py`, which runs the heavy ones; `judging.py`, for everything after the merge.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from rich.console import Console
+
+from evaluation.suite import load_suite
+from flows.display import Display
+from flows.recipe import Recipe, load_recipe
+from flows.serving_control import open_registry
+from flows.stage_process import StageName, StageRequest, run_stage
+from serving.registry import Registry
+from serving.settings import Settings, load_settings
+from training.atomic import sha256_of
+from training.errors import DataError
+from training.records import RECORD_NAME, AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, Record, digest_of, verify_files
+
+R = TypeVar("R", bound=Record)
+_KEY_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Finished(Generic[R]):
+    """A finished stage: its record and the folder that holds what the record describes."""
+
+    record: R
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Line:
+    """What every stage of one run needs: the recipe, where things are kept, who asked, and who is told."""
+
+    recipe: Recipe
+    settings: Settings
+    registry: Registry
+    display: Display
+    requester: str
+
+    def folder(self, stage: str, inputs: Mapping[str, object]) -> Path:
+        """The folder of a stage with these inputs."""
+        return self.settings.home / "runs" / self.recipe.name / f"{stage}-{digest_of(dict(inputs))[:_KEY_DIGITS]}"
+
+    def request(self, stage: StageName, out: Path, **inputs: Path) -> StageRequest:
+        """The order for a stage process."""
+        return StageRequest(stage=stage, recipe=self.recipe, home=self.settings.home, out=out, **inputs)
+
+
+@contextmanager
+def open_line(recipe: Path, requester: str) -> Iterator[Line]:
+    """Everything one run of a recipe needs.
+
+    Raises:
+        RecipeError: the recipe cannot be used.
+    """
+    settings = load_settings()
+    with open_registry(settings) as registry:
+        yield Line(load_recipe(recipe), settings, registry, Display(Console()), requester)
+
+
+def fetch_base(line: Line) -> Finished[BaseModelRecord]:
+    """The base model as safetensors on this disk; what is there already is verified by sha256, not trusted."""
+    section = line.recipe.model
+    folder = line.settings.home / "base" / section.cache_name
+    if not Path(section.base).is_dir() and (folder / RECORD_NAME).exists():
+        verify_files(folder, BaseModelRecord.read(folder).files)
+        return _finish(line, line.request("base", folder), BaseModelRecord, lambda base: base.source)
+    # A folder of the user's may have changed since: the stage compares.
+    return _make(line, line.request("base", folder), BaseModelRecord, lambda base: base.source)
+
+
+def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetManifest]:
+    """The recipe's rows, tokenised and split; a changed file or key is another dataset."""
+    recipe = line.recipe
+    sources = {str(source.path): _sha256(source.path) for source in (*recipe.data.sft, *recipe.data.preferences)}
+    inputs = {
+        "base": base.record.digest,
+        "data": recipe.data.model_dump(mode="json"),
+        "max_length": recipe.model.max_length,
+        "files": sources,
+    }
+    request = line.request("prepare", line.folder("prepare", inputs), base=base.folder)
+    return _finish(line, request, DatasetManifest, _rows_in_words)
+
+
+def sft(line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest]) -> Finished[AdapterArtifact]:
+    """Supervised fine-tuning of an adapter."""
+    inputs = {"dataset": dataset.record.digest, "sft": line.recipe.sft.model_dump(mode="json")}
+    request = line.request("sft", line.folder("sft", inputs), base=base.folder, dataset=dataset.folder)
+    return _finish(line, request, AdapterArtifact, _training_in_words)
+
+
+def prefer(
+    line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest], adapter: Finished[AdapterArtifact]
+) -> Finished[AdapterArtifact]:
+    """Preference tuning of the adapter that SFT made."""
+    assert line.recipe.preference is not None
+    inputs = {"adapter": adapter.record.digest, "preference": line.recipe.preference.model_dump(mode="json")}
+    request = line.request(
+        "preference", line.folder("preference", inputs), base=base.folder, dataset=dataset.folder, adapter=adapter.folder
+    )
+    return _finish(line, request, AdapterArtifact, _training_in_words)
+
+
+def merge(
+    line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest], adapter: Finished[AdapterArtifact]
+) -> Finished[MergedModel]:
+    """The adapter folded into weights that vLLM can serve, with its certificate."""
+    section = line.recipe.merge
+    inputs = {
+        "adapter": adapter.record.digest,
+        "merge": section.model_dump(mode="json"),
+        "suite": load_suite(section.validation_suite).digest,
+    }
+    request = line.request("merge", line.folder("merge", inputs), base=base.folder, dataset=dataset.folder, adapter=adapter.folder)
+    return _finish(line, request, MergedModel, lambda merged: merged.certificate.reason)
+
+
+def _finish(line: Line, request: StageRequest, kind: type[R], in_words: Callable[[R], str]) -> Finished[R]:
+    """The stage's record: read where it is finished, made where it is not."""
+    if (request.out / RECORD_NAME).exists():
+        record = kind.read(request.out)
+        line.display.reused(request.stage, in_words(record))
+        return Finished(record, request.out)
+    return _make(line, request, kind, in_words)
+
+
+def _make(line: Line, request: StageRequest, kind: type[R], in_words: Callable[[R], str]) -> Finished[R]:
+    with line.display.stage(request.stage) as shown:
+        run_stage(request, shown.report)
+        record = kind.read(request.out)
+        shown.note = in_words(record)
+    return Finished(record, request.out)
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file", why="the recipe's `data` section names it", do="correct the path; it is relative to the recipe"
+        )
+    return sha256_of(path)
+
+
+def _rows_in_words(dataset: DatasetManifest) -> str:
+    rows_in = sum(source.rows_in for source in dataset.sources)
+    dropped = sum(sum(source.dropped.values()) for source in dataset.sources)
+    return f"{rows_in} rows in, {dataset.train_rows} to train, {dataset.validation_rows} to validate, {dropped} dropped"
+
+
+def _training_in_words(adapter: AdapterArtifact) -> str:
+    held_out = "" if adapter.validation_loss is None else f", held-out {adapter.validation_loss:.3f}"
+    return f"{adapter.steps} steps, loss {adapter.first_loss:.3f} → {adapter.last_loss:.3f}{held_out}"

@@ -1,0 +1,50 @@
+"""Are these the weights that were judged? Asked before every start of an engine.
+
+Knows nothing of processes. Next: `supervisor.py`.
+"""
+
+import json
+from pathlib import Path
+
+from serving.records import Release
+from training.errors import RecordError
+from training.records import RECORD_NAME, BaseModelRecord, MergedModel, verify_files
+
+Fingerprint = frozenset[tuple[str, int, int]]
+
+
+def verify_artefact(release: Release) -> None:
+    """Hash every file of the release's model again and compare with its record, and the record with the release.
+
+    Raises:
+        RecordError: a file or the record is missing, extra, altered, or belongs to another model.
+    """
+    folder = release.model_dir
+    record = MergedModel.read(folder) if _kind(folder) == MergedModel.__name__ else BaseModelRecord.read(folder)
+    if record.digest != release.model_digest:
+        raise RecordError(
+            f"{folder} holds the model {record.digest[:12]}, but {release.id} is {release.model_digest[:12]}",
+            why="these are not the weights that were judged",
+            do="restore the folder, or run the recipe again",
+        )
+    verify_files(folder, record.files)
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Names, sizes and change times below `folder`: differs once somebody has mended it, and costs no hashing."""
+    try:
+        found = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()]
+    except OSError:
+        return frozenset()
+    return frozenset((str(path), status.st_size, status.st_mtime_ns) for path, status in found)
+
+
+def _kind(folder: Path) -> str:
+    try:
+        body = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # The record is read again, by a reader that can say what is wrong with it.
+        return ""
+    if not isinstance(body, dict):
+        raise RecordError(f"{folder / RECORD_NAME} cannot be read: it holds a {type(body).__name__}", do="run the recipe again")
+    return str(body.get("kind"))

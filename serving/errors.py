@@ -1,0 +1,66 @@
+"""What can go wrong between a release and its callers.
+
+    TunegateError
+    ├── SettingsError (InputError)        a TUNEGATE_ variable that cannot be used                   exit 2
+    ├── RegistryError                     the registry file is locked, gone, torn or too new         exit 1
+    ├── UnknownRelease (InputError)       no release, public name or key of that name                exit 2
+    ├── UnknownKey (InputError)
+    ├── TransitionRefused                 the release is not in a state from which this is allowed   exit 1
+    │   ├── EvidenceMismatch              what was approved is not what is there
+    │   ├── ChampionChanged               judged against another release than the one in production
+    │   └── NoChampion                    nothing in production, or nothing to go back to
+    ├── SlotError                         an engine process that did not come up
+    └── ServerError                       the gateway cannot start
+        ├── PortInUse
+        └── AlreadyServing
+"""
+
+from training.errors import InputError, TunegateError
+
+
+class SettingsError(InputError):
+    """One or more settings cannot be used; all of them are named."""
+
+
+class RegistryError(TunegateError):
+    """The registry cannot be read or written."""
+
+
+class UnknownRelease(InputError):
+    """No release, or no public name, is called that."""
+
+
+class UnknownKey(InputError):
+    """No API key has that id."""
+
+
+class TransitionRefused(TunegateError):
+    """The release is in a state from which this step is not allowed, often because somebody else was faster."""
+
+
+class EvidenceMismatch(TransitionRefused):
+    """The digest given is not the digest of the evidence this release was submitted or approved with."""
+
+
+class ChampionChanged(TransitionRefused):
+    """The release was judged against a champion that is no longer in production."""
+
+
+class NoChampion(TransitionRefused):
+    """The public name has nothing in production, or nothing to go back to."""
+
+
+class SlotError(TunegateError):
+    """An engine process did not come up, or its artefact may not be served."""
+
+
+class ServerError(TunegateError):
+    """The server cannot start."""
+
+
+class PortInUse(ServerError):
+    """Another process listens where the gateway should."""
+
+
+class AlreadyServing(ServerError):
+    """Another live server looks after this registry."""

@@ -1,0 +1,108 @@
+"""Errors in the shape every OpenAI client understands: `{"error": {message, type, param, code}}` and the right status.
+
+A message never repeats a key. Knows nothing of sockets or metrics. Next: `limits.py`, which raises most of them.
+"""
+
+import json
+
+INVALID_REQUEST = "invalid_request_error"
+AUTHENTICATION = "authentication_error"
+PERMISSION = "permission_error"
+RATE_LIMIT = "rate_limit_error"
+SERVER = "server_error"
+TIMEOUT = "timeout_error"
+
+
+class ApiError(Exception):
+    """An answer other than 2xx.
+
+    Args:
+        status: HTTP status.
+        kind: OpenAI's `type`.
+        code: OpenAI's `code`, what a program branches on; None where OpenAI gives none.
+        param: the body field at fault.
+        retry_after_s: seconds for `Retry-After`, when trying again makes sense.
+    """
+
+    def __init__(
+        self, status: int, kind: str, message: str, *, code: str | None = None, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message = status, kind, message
+        self.code, self.param, self.retry_after_s = code, param, retry_after_s
+
+    def body(self) -> bytes:
+        """The JSON body."""
+        return json.dumps({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}).encode()
+
+    def event(self) -> bytes:
+        """The same as one server-sent event: what a stream that already said 200 has left to say."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+def bad_request(message: str, *, param: str | None = None, code: str | None = None) -> ApiError:
+    """400: the caller's body is at fault."""
+    return ApiError(400, INVALID_REQUEST, message, param=param, code=code)
+
+
+def unauthorized(message: str) -> ApiError:
+    """401: no key, two keys, or a key that is not known, has expired or was revoked."""
+    return ApiError(401, AUTHENTICATION, message, code="invalid_api_key")
+
+
+def forbidden(scope: str) -> ApiError:
+    """403: a good key without the scope."""
+    return ApiError(403, PERMISSION, f"this key lacks the scope '{scope}'; make one with `tunegate keys create`", code="insufficient_scope")
+
+
+def unknown_route(path: str) -> ApiError:
+    """404: default deny."""
+    return ApiError(404, INVALID_REQUEST, f"unknown route: {path[:200]}", code="not_found")
+
+
+def method_not_allowed(method: str, allowed: str) -> ApiError:
+    """405: the route exists with another method."""
+    return ApiError(405, INVALID_REQUEST, f"{method[:20]} is not allowed here; use {allowed}", code="method_not_allowed")
+
+
+def model_not_found(model: str) -> ApiError:
+    """404: no such public name."""
+    message = f"the model '{model[:200]}' does not exist; GET /v1/models lists the ones that do"
+    return ApiError(404, INVALID_REQUEST, message, param="model", code="model_not_found")
+
+
+def body_timeout(seconds: float) -> ApiError:
+    """408: the caller did not send its body in time."""
+    return ApiError(408, INVALID_REQUEST, f"the request body did not arrive within {seconds:g} s", code="request_timeout")
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    """413: the body is over the cap."""
+    return ApiError(413, INVALID_REQUEST, f"the request body is larger than {limit_bytes} bytes", code="request_too_large")
+
+
+def overloaded(retry_after_s: int) -> ApiError:
+    """429: every place is taken; nothing was sent to the model."""
+    return ApiError(
+        429, RATE_LIMIT, "too many requests are in flight; try again shortly", code="rate_limit_exceeded", retry_after_s=retry_after_s
+    )
+
+
+def no_champion(model: str, retry_after_s: int) -> ApiError:
+    """503: the name is known and no release answers for it now."""
+    return ApiError(503, SERVER, f"the model '{model[:200]}' is not ready", code="model_not_ready", retry_after_s=retry_after_s)
+
+
+def upstream_unreachable(retry_after_s: int) -> ApiError:
+    """503: the slot takes no connection; the request was not started."""
+    return ApiError(503, SERVER, "the model server cannot be reached", code="upstream_unreachable", retry_after_s=retry_after_s)
+
+
+def upstream_failed(message: str, retry_after_s: int) -> ApiError:
+    """502: the slot broke off or answered with something that is no answer."""
+    return ApiError(502, SERVER, message, code="upstream_failed", retry_after_s=retry_after_s)
+
+
+def upstream_timeout(message: str) -> ApiError:
+    """504: the slot was silent or slow for too long."""
+    return ApiError(504, TIMEOUT, message, code="upstream_timeout")

@@ -1,0 +1,207 @@
+"""`tunegate serve`: supervisor, routing table and gateway in one process and one event loop, until a signal.
+
+Stopping, in this order: no new connections; requests in flight finish; engines drain and stop; the heartbeat ends. Every step has
+a limit. A second signal is not caught: the process dies, and the leashes take the engines with it.
+Next: `supervisor.py`, `routing.py`, `gateway.py`, the three things that run here.
+"""
+
+import asyncio
+import errno
+import logging
+import math
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psutil
+import uvicorn
+import uvloop
+
+from serving.engine import EngineCommand, engine_command
+from serving.errors import PortInUse, RegistryError, ServerError
+from serving.gateway import create_app
+from serving.keys import KeyRing
+from serving.metrics import GatewayMetrics
+from serving.records import Release, ServerInfo
+from serving.registry import Registry, utc_now
+from serving.routing import RoutingTable, View, follow, refresh
+from serving.settings import Settings
+from serving.slots import read_key
+from serving.supervisor import Command, Supervisor
+from serving.upstream import Upstream
+
+_log = logging.getLogger(__name__)
+
+_BEAT_EVERY_S = 1.0
+_BACKLOG = 2048
+# Longer than the usual 60 s of front proxies, so that they close idle connections first and never write into a closing one.
+_KEEP_ALIVE_S = 75
+
+
+def serve(settings: Settings, command: Command | None = None) -> None:
+    """Serve every champion of the registry until SIGTERM or SIGINT; returns when everything has stopped.
+
+    Raises:
+        AlreadyServing: another live server looks after this registry.
+        PortInUse: somebody else listens where the gateway should.
+        RegistryError: the registry cannot be opened.
+    """
+    with Registry(settings.database_url) as registry:
+        uvloop.run(_serve(settings, registry, command or vllm_with(settings)))
+
+
+def vllm_with(settings: Settings) -> Command:
+    """The command that starts vLLM for a release."""
+
+    def command(release: Release, port: int) -> EngineCommand:
+        return engine_command(release.model_dir, release.id, port, release.serving, drain_s=settings.drain_s)
+
+    return command
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the gateway's address.
+
+    Raises:
+        PortInUse: somebody else listens there.
+        ServerError: this machine has no such address, or the port may not be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ServerError(f"{host} is no address of this machine: {error}", do="set TUNEGATE_HOST, for example to 127.0.0.1") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Without listening, a second one could bind as well.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {port} on {host} is taken by another process",
+                why="the gateway cannot listen there",
+                do="stop that process, or set TUNEGATE_PORT to another port",
+            ) from error
+        raise ServerError(f"cannot listen on {host}:{port}: {error.strerror}", do="set TUNEGATE_HOST or TUNEGATE_PORT") from error
+    return listener
+
+
+class _Gateway(uvicorn.Server):
+    """uvicorn, less its signal handlers: it would end the process by the signal, and the engines would not be drained."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(settings: Settings, registry: Registry, command: Command) -> None:
+    info = _server_info(settings)
+    _forget_dead_server(registry)
+    registry.beat(info)
+    try:
+        with listen(settings.host, settings.port) as listener, closing(registry.watch()) as watch:
+            metrics, table, ring = GatewayMetrics(), RoutingTable(), KeyRing({})
+            view = View(table, ring, metrics.follow, lambda release_id: read_key(settings.slot_folder(release_id)))
+            upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, idle_timeout_s=settings.idle_timeout_s)
+            gateway = _Gateway(_config(settings, create_app(settings, table, ring, upstream, metrics)))
+            await refresh(registry, watch, view)
+            _stop_on_signal(gateway)
+            supervisor = asyncio.create_task(Supervisor(registry, settings, command).run(), name="supervisor")
+            others = [
+                asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
+                asyncio.create_task(_beat(registry, info), name="heartbeat"),
+            ]
+            _log.info("gateway at http://%s:%d, registry %s", settings.host, settings.port, settings.home)
+            await _until_stopped(gateway, listener, supervisor, others)
+    finally:
+        _leave(registry, info)
+
+
+async def _until_stopped(
+    gateway: _Gateway, listener: socket.socket, supervisor: asyncio.Task[None], others: list[asyncio.Task[None]]
+) -> None:
+    """Run until a signal, or until one of the parts fails; then stop in the order that loses nothing, and raise that failure."""
+    for task in (supervisor, *others):
+        task.add_done_callback(lambda _: setattr(gateway, "should_exit", True))
+    try:
+        await gateway.serve(sockets=[listener])
+        failed = [task for task in (supervisor, *others) if task.done()]
+    finally:
+        supervisor.cancel()
+        await asyncio.gather(supervisor, return_exceptions=True)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    for task in failed:
+        task.result()
+
+
+async def _beat(registry: Registry, info: ServerInfo) -> None:
+    while True:
+        await asyncio.sleep(_BEAT_EVERY_S)
+        try:
+            await asyncio.to_thread(registry.beat, info)
+        except RegistryError as error:
+            # Callers are better off with a server nobody hears of than with none.
+            _log.error("no heartbeat: %s", error)
+
+
+def _config(settings: Settings, app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # uvicorn's ASGI types are narrower than ASGI
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+    )
+
+
+def _stop_on_signal(gateway: _Gateway) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        _log.info("%s: stopping; once more ends at once", number.name)
+        gateway.should_exit = True
+        for caught in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(caught)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+
+
+def _server_info(settings: Settings) -> ServerInfo:
+    now = utc_now()
+    return ServerInfo(
+        boot_id=uuid.uuid4().hex,
+        hostname=socket.gethostname(),
+        pid=os.getpid(),
+        host=settings.host,
+        port=settings.port,
+        started_at=now,
+        beat_at=now,
+    )
+
+
+def _forget_dead_server(registry: Registry) -> None:
+    """A server of this machine that was killed need not be waited for."""
+    other = registry.server()
+    if other is not None and other.hostname == socket.gethostname() and not psutil.pid_exists(other.pid):
+        registry.leave(other.boot_id)
+
+
+def _leave(registry: Registry, info: ServerInfo) -> None:
+    try:
+        registry.leave(info.boot_id)
+    except RegistryError as error:
+        _log.error("the registry did not hear that this server stopped: %s", error)

@@ -1,0 +1,91 @@
+"""Where this machine keeps things and how long it waits: environment variables, never the recipe.
+
+Every field is read from `TUNEGATE_<NAME>`. Knows nothing of models. Next: `server.py`, which is given one `Settings`.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.errors import SettingsError
+
+_PREFIX = "TUNEGATE_"
+
+
+class Settings(BaseSettings):
+    """Everything a running tunegate takes from its surroundings."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    home: Path = Field(default=Path(".tunegate"), description="folder of the registry, base models, runs and slots; made absolute")
+    registry_url: SecretStr = Field(default=SecretStr(""), description="sqlite:///<path>; empty means registry.db in home")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address the gateway listens on")
+    port: int = Field(default=8080, ge=1, le=65535, description="TCP port the gateway listens on")
+
+    reconcile_s: float = Field(default=1.0, ge=0.05, le=60, description="seconds between two looks at what should run")
+    poll_s: float = Field(default=0.1, ge=0.01, le=5, description="seconds between two looks for a change in the registry")
+    warm_s: float = Field(default=300.0, ge=0, le=86_400, description="seconds a retired champion stays ready for a rollback")
+    start_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds an engine may take to its first answer")
+    restart_first_s: float = Field(default=1.0, ge=0.01, le=600, description="seconds before a crashed engine's restart; doubles each time")
+    restart_cap_s: float = Field(default=60.0, ge=0.01, le=3_600, description="most seconds between two restarts of an engine")
+    drain_s: float = Field(default=30.0, ge=0, le=3_600, description="seconds requests in flight are given when a slot or the server stops")
+
+    connect_timeout_s: float = Field(default=5.0, ge=0.1, le=60, description="seconds to connect to a slot")
+    idle_timeout_s: float = Field(default=60.0, ge=0.1, le=3_600, description="seconds without a byte from a slot before giving up")
+    total_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds one request may take in all")
+    body_timeout_s: float = Field(default=30.0, ge=0.1, le=600, description="seconds a caller may take to send a request body")
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, le=268_435_456, description="largest request body, bytes")
+    max_json_depth: int = Field(default=32, ge=4, le=512, description="deepest nesting of a request body")
+    max_tokens: int = Field(default=4096, ge=1, le=1_048_576, description="most tokens one request may ask for")
+    max_n: int = Field(default=4, ge=1, le=128, description="most answers one request may ask for")
+    max_in_flight: int = Field(default=256, ge=1, le=100_000, description="requests at a time before callers get 429")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.restart_cap_s < self.restart_first_s:
+            raise ValueError(f"restart_cap_s ({self.restart_cap_s}) is below restart_first_s ({self.restart_first_s})")
+        return self
+
+    @property
+    def database_url(self) -> SecretStr:
+        """The registry's URL, with the default filled in."""
+        return self.registry_url if self.registry_url.get_secret_value() else SecretStr(f"sqlite:///{self.home / 'registry.db'}")
+
+    def slot_folder(self, release_id: str) -> Path:
+        """Where a slot keeps its key and its log."""
+        return self.home / "slots" / release_id
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: some variables cannot be used; every one is named with its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [_fault(details) for details in error.errors(include_url=False)]
+    raise SettingsError(
+        "these settings cannot be used:\n" + "\n".join(f"  - {fault}" for fault in faults),
+        do="correct or unset them; every setting, its unit and its bounds are in serving/settings.py",
+    )
+
+
+def _fault(details: ErrorDetails) -> str:
+    if not details["loc"]:
+        return details["msg"]
+    field = str(details["loc"][0])
+    fault = f"{_PREFIX}{field.upper()}={details['input']!r}: {details['msg']}"
+    if field == "port" and str(details["input"]).startswith("tcp://"):
+        # Kubernetes writes such a variable into every pod next to a Service called tunegate.
+        fault += " (written by Kubernetes for a Service called tunegate: set enableServiceLinks: false in the pod)"
+    return fault

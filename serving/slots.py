@@ -1,0 +1,207 @@
+"""One engine process: started on a free loopback port with a key of its own, ready when it has answered, stopped without a loss.
+
+Knows nothing of the registry or of why it should run. Next: `supervisor.py`, which decides that.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+from pydantic import SecretStr
+
+from serving import leash
+from serving.errors import SlotError
+from training.atomic import write_text
+
+_HOST = "127.0.0.1"
+# Below the range from which Linux takes ports for outgoing connections, so that none of them takes ours before the engine does.
+_PORTS = range(20_000, 32_000)
+_PROBE_EVERY_S = 0.2
+_PROBE_TIMEOUT_S = 60.0
+_EXIT_GRACE_S = 5.0
+_LOG_NAME, _KEY_NAME = "vllm.log", "key"
+_MAX_LOG_BYTES = 16 << 20
+_TAIL_LINES = 5
+
+
+class EngineCommand(Protocol):
+    """What to run. The environment is added to the server's and holds no secret."""
+
+    @property
+    def argv(self) -> tuple[str, ...]: ...
+
+    @property
+    def env(self) -> Mapping[str, str]: ...
+
+
+class SlotProcess:
+    """An engine that serves the model `release_id` under its own name.
+
+    Args:
+        folder: keeps the key (readable by this user alone) and the log.
+        command: port -> what to run.
+        start_timeout_s: most seconds to the first answer.
+    """
+
+    def __init__(self, release_id: str, folder: Path, command: Callable[[int], EngineCommand], *, start_timeout_s: float) -> None:
+        self.release_id = release_id
+        self.port = 0
+        self._folder, self._command, self._start_timeout_s = folder, command, start_timeout_s
+        self._key = SecretStr(secrets.token_urlsafe(32))
+        self._process: Process | None = None
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the leash, which is also the number of the process group; None before the start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def base_url(self) -> str:
+        """Root of the engine's HTTP server, without `/v1`."""
+        return f"http://{_HOST}:{self.port}"
+
+    async def start(self) -> None:
+        """Start the process; it is not ready yet.
+
+        Raises:
+            SlotError: no port is free, the command cannot be made, or the folder cannot be written to.
+        """
+        self.port = free_port()
+        # The engine gets no setting of ours: the registry's address may hold a password.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TUNEGATE_")}
+        try:
+            command = self._command(self.port)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_text(self._folder / _KEY_NAME, self._key.get_secret_value(), mode=0o600)
+            with _log_file(self._folder / _LOG_NAME).open("ab") as log:
+                self._log_start = log.tell()
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-S", leash.__file__, *command.argv),
+                    env={**inherited, **command.env, "VLLM_API_KEY": self._key.get_secret_value()},
+                    stdin=PIPE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except (OSError, ValueError, KeyError) as error:
+            what = f"the engine of {self.release_id} cannot be started: {type(error).__name__}: {error}"
+            raise SlotError(what, do=f"look at {self._folder} and at the model's config.json") from error
+
+    async def ready(self) -> None:
+        """Return when the engine has answered a real completion.
+
+        Raises:
+            SlotError: it exited first, or took too long; the end of its log is quoted.
+        """
+        answered, exited = asyncio.create_task(self._answered()), asyncio.create_task(self._running.wait())
+        try:
+            await asyncio.wait({answered, exited}, timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                return answered.result()
+            if exited.done():
+                raise self.failure(f"ended with status {exited.result()} before its first answer")
+            raise self.failure(f"did not answer within {self._start_timeout_s:g} s")
+        finally:
+            answered.cancel()
+            exited.cancel()
+
+    async def exited(self) -> int:
+        """Wait for the process to end by itself; returns its status."""
+        return await self._running.wait()
+
+    async def stop(self, drain_s: float) -> None:
+        """Let the engine finish what it is answering, at most `drain_s` seconds, then make sure that nothing of it is left."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), drain_s + _EXIT_GRACE_S)
+        except TimeoutError:
+            pass
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            (self._folder / _KEY_NAME).unlink(missing_ok=True)
+        await self._process.wait()
+
+    def failure(self, what: str) -> SlotError:
+        """An error about this engine, with the end of its log."""
+        log = self._folder / _LOG_NAME
+        tail = _tail(log, self._log_start).replace(self._key.get_secret_value(), "[key]")
+        return SlotError(f"the engine of {self.release_id} {what}", why=tail, do=f"read {log}")
+
+    @property
+    def _running(self) -> Process:
+        if self._process is None:
+            raise RuntimeError("SlotProcess.start() was not awaited")
+        return self._process
+
+    async def _answered(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {self._key.get_secret_value()}"}
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=False) as session:
+            while not await self._answers(session):
+                await asyncio.sleep(_PROBE_EVERY_S)
+
+    async def _answers(self, session: aiohttp.ClientSession) -> bool:
+        # A server of somebody else on this port does not know the model of this name.
+        question = {"model": self.release_id, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        try:
+            async with session.post(f"{self.base_url}/v1/completions", json=question) as answer:
+                body = await answer.json() if answer.ok else {}
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return False
+        return isinstance(body, dict) and body.get("model") == self.release_id and bool(body.get("choices"))
+
+
+def read_key(folder: Path) -> SecretStr | None:
+    """The key of the slot in `folder`; None when none runs."""
+    try:
+        return SecretStr((folder / _KEY_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on.
+
+    Raises:
+        SlotError: after 100 tries.
+    """
+    for _ in range(100):
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            return port
+    raise SlotError(f"no loopback port between {_PORTS.start} and {_PORTS.stop} is free", do="stop what listens there")
+
+
+def _log_file(path: Path) -> Path:
+    if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path
+
+
+def _tail(log: Path, start: int) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(start, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "there is no log"
+    return " | ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "its log is empty"

@@ -1,0 +1,209 @@
+"""Makes what runs agree with what the registry wants: every champion, and every release under a lease.
+
+One coroutine per slot tells that slot's story: verify, start, wait until ready, wait until it ends, wait a little, again.
+The champion's slot is never stopped while it is the champion; when it is replaced it stays warm for a while, so that going back
+is instant. When the registry cannot be read, everything stays as it is. It stops nothing that it did not start.
+Knows nothing of HTTP. Next: `routing.py`, which sends traffic to what is ready; `server.py`, which runs both.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from serving.artefact import fingerprint, verify_artefact
+from serving.errors import RegistryError, SlotError
+from serving.lifecycle import State
+from serving.records import Release, SlotInfo, SlotState, Snapshot
+from serving.registry import Registry, utc_now
+from serving.settings import Settings
+from serving.slots import EngineCommand, SlotProcess
+from training.errors import RecordError
+
+_log = logging.getLogger(__name__)
+
+Command = Callable[[Release, int], EngineCommand]
+"""(release, port) -> the engine to run."""
+
+
+def wanted_releases(snapshot: Snapshot, now: datetime) -> dict[str, Release]:
+    """The releases whose slots should run: champions, and those under a lease that has not ended."""
+    leased = {release_id for release_id, until in snapshot.leases.items() if until > now}
+    return {release.id: release for release in snapshot.releases if release.state is State.LIVE or release.id in leased}
+
+
+def backoff_s(crashes: int, first_s: float, cap_s: float) -> float:
+    """Seconds before the restart after the n-th crash in a row: first, 2·first, 4·first, … at most cap."""
+    return min(cap_s, first_s * 2.0 ** min(crashes - 1, 30))
+
+
+class Supervisor:
+    """Runs engines for one registry. Call it from one event loop, and only in the server that beats for that registry."""
+
+    def __init__(self, registry: Registry, settings: Settings, command: Command, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._registry, self._settings, self._command, self._now = registry, settings, command, now
+        self._tending: dict[str, asyncio.Task[None]] = {}
+        self._champions: frozenset[str] = frozenset()
+        self._rows: dict[str, SlotInfo | None] = {}
+        self._unsaid: set[str] = set()
+        self._speaking = asyncio.Lock()
+        self._blind = False
+
+    async def run(self) -> None:
+        """Reconcile until cancelled; then stop every slot."""
+        try:
+            while True:
+                await self._reconcile_or_stay()
+                await asyncio.sleep(self._settings.reconcile_s)
+        finally:
+            await self.stop()
+
+    async def reconcile(self) -> None:
+        """Start what is wanted and does not run; stop what runs and is not wanted.
+
+        Raises:
+            RegistryError: the registry cannot be read; nothing was started or stopped.
+        """
+        await self._flush()
+        snapshot = await self._keep_warm(await asyncio.to_thread(self._registry.snapshot))
+        wanted = wanted_releases(snapshot, self._now())
+        self._forget_ended()
+        for release_id, task in self._tending.items():
+            if release_id not in wanted and not task.cancelling():
+                task.cancel()
+        for release_id in wanted.keys() - self._tending.keys():
+            self._tending[release_id] = asyncio.create_task(self._tend(wanted[release_id]), name=f"slot {release_id}")
+
+    async def stop(self) -> None:
+        """Drain and stop every slot."""
+        tasks = list(self._tending.values())
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tending.clear()
+
+    async def _reconcile_or_stay(self) -> None:
+        try:
+            await self.reconcile()
+            self._blind = False
+        except RegistryError as error:
+            if not self._blind:
+                _log.error("everything stays as it is: %s", error)
+            self._blind = True
+
+    async def _keep_warm(self, snapshot: Snapshot) -> Snapshot:
+        """Lease the slots of champions that were replaced since the last look."""
+        champions = frozenset(release.id for release in snapshot.champions.values())
+        retired = [r.id for r in snapshot.releases if r.id in self._champions - champions and r.state is State.RETIRED]
+        until = self._now() + timedelta(seconds=self._settings.warm_s)
+        for release_id in retired:
+            await asyncio.to_thread(self._registry.want_slot, release_id, until)
+        self._champions = champions
+        return await asyncio.to_thread(self._registry.snapshot) if retired else snapshot
+
+    def _forget_ended(self) -> None:
+        for release_id, task in list(self._tending.items()):
+            if task.done():
+                del self._tending[release_id]
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    _log.error("slot %s: unexpected end, starting again", release_id, exc_info=error)
+
+    async def _tend(self, release: Release) -> None:
+        history = _Crashes(self._settings.restart_cap_s)
+        try:
+            while True:
+                await self._verified(release, history)
+                history.ended(await self._one_life(release, history))
+                _log.error("slot %s: %s", release.id, history.reason)
+                await self._say(release.id, SlotState.FAILED, history, history.reason)
+                await asyncio.sleep(backoff_s(history.in_a_row, self._settings.restart_first_s, self._settings.restart_cap_s))
+        finally:
+            self._rows[release.id] = None
+            self._unsaid.add(release.id)
+            await self._flush_or_wait()
+
+    async def _verified(self, release: Release, history: "_Crashes") -> None:
+        """Return when the artefact is what was judged; until then the slot is failed, and the files are looked at for a change."""
+        while True:
+            await self._say(release.id, SlotState.STARTING, history, "verifying the files" + history.epilogue)
+            before = await asyncio.to_thread(fingerprint, release.model_dir)
+            try:
+                return await asyncio.to_thread(verify_artefact, release)
+            except (RecordError, OSError) as error:
+                _log.error("slot %s will not be served: %s", release.id, error)
+                await self._say(release.id, SlotState.FAILED, history, str(error))
+            while await asyncio.to_thread(fingerprint, release.model_dir) == before:
+                await asyncio.sleep(self._settings.reconcile_s)
+
+    async def _one_life(self, release: Release, history: "_Crashes") -> str:
+        """From start to end of one process; returns why it ended."""
+        folder = self._settings.slot_folder(release.id)
+        slot = SlotProcess(release.id, folder, lambda port: self._command(release, port), start_timeout_s=self._settings.start_timeout_s)
+        drain_s = 0.0
+        try:
+            await slot.start()
+            await self._say(release.id, SlotState.STARTING, history, "waiting for the first answer" + history.epilogue, slot)
+            await slot.ready()
+            drain_s = self._settings.drain_s
+            history.ready()
+            await self._say(release.id, SlotState.READY, history, "", slot)
+            _log.info("slot %s is ready at %s", release.id, slot.base_url)
+            return str(slot.failure(f"ended with status {await slot.exited()}"))
+        except SlotError as error:
+            return str(error)
+        except asyncio.CancelledError:
+            await self._say(release.id, SlotState.STOPPING, history, "no longer wanted", slot)
+            raise
+        finally:
+            await slot.stop(drain_s)
+
+    async def _say(
+        self, release_id: str, state: SlotState, history: "_Crashes", reason: str, slot: SlotProcess | None = None
+    ) -> None:
+        port, pid = (slot.port, slot.pid) if slot else (None, None)
+        self._rows[release_id] = SlotInfo(
+            release_id=release_id, state=state, port=port, pid=pid, restarts=history.total, reason=reason, updated_at=self._now()
+        )
+        self._unsaid.add(release_id)
+        await self._flush_or_wait()
+
+    async def _flush_or_wait(self) -> None:
+        try:
+            await self._flush()
+        except RegistryError as error:
+            _log.error("slot states will be written later: %s", error)
+
+    async def _flush(self) -> None:
+        """Write the newest state of every slot whose state the registry has not heard."""
+        async with self._speaking:
+            for release_id in list(self._unsaid):
+                row = self._rows[release_id]
+                if row is None:
+                    await asyncio.to_thread(self._registry.drop_slot, release_id)
+                else:
+                    await asyncio.to_thread(self._registry.set_slot, row)
+                if self._rows[release_id] is row:
+                    self._unsaid.discard(release_id)
+
+
+class _Crashes:
+    """How often a slot's engine ended by itself, and why it did the last time. One that was ready for a while starts a new row."""
+
+    def __init__(self, forgiven_after_s: float) -> None:
+        self._forgiven_after_s = forgiven_after_s
+        self._ready_at_s: float | None = None
+        self.total, self.in_a_row, self.reason = 0, 0, ""
+
+    @property
+    def epilogue(self) -> str:
+        return f"; before that, {self.reason}" if self.reason else ""
+
+    def ready(self) -> None:
+        self._ready_at_s = time.monotonic()
+
+    def ended(self, reason: str) -> None:
+        steady = self._ready_at_s is not None and time.monotonic() - self._ready_at_s > self._forgiven_after_s
+        self.total, self.in_a_row, self.reason = self.total + 1, 1 if steady else self.in_a_row + 1, reason
+        self._ready_at_s = None

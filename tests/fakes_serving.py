@@ -1,0 +1,98 @@
+"""Hand-written stand-ins for the serving tests: a clock that is moved by hand, and registries with releases in a known state."""
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from serving.config import ServingSection
+from serving.engine import EngineCommand
+from serving.lifecycle import State
+from serving.records import Release, ServerInfo
+from serving.registry import Registry
+from training.records import BaseModelRecord, digest_files
+
+EVIDENCE = "e" * 64
+
+
+class Clock:
+    """Says the same time until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+def url_in(folder: Path) -> str:
+    return f"sqlite:///{folder / 'registry.db'}"
+
+
+def candidate(registry: Registry, *, name: str = "clinic", digest: str = "a" * 64, folder: Path = Path("/models/a")) -> Release:
+    section = ServingSection(public_name=name)
+    return registry.add_release(
+        public_name=name, model_digest=digest, model_dir=folder, serving=section, recipe_name="demo", requester="ann"
+    )
+
+
+def champion(registry: Registry, *, name: str = "clinic", digest: str = "a" * 64, folder: Path = Path("/models/a")) -> Release:
+    return registry.bootstrap(candidate(registry, name=name, digest=digest, folder=folder).id, "ann")
+
+
+def approved(registry: Registry, *, name: str = "clinic", digest: str, folder: Path = Path("/models/b")) -> Release:
+    release = candidate(registry, name=name, digest=digest, folder=folder)
+    registry.submit(release.id, EVIDENCE, None, "gate")
+    return registry.approve(release.id, EVIDENCE, "bob")
+
+
+def release_in(registry: Registry, state: State) -> Release:
+    """A release that reached `state` by the steps that lead there."""
+    if state in (State.LIVE, State.RETIRED, State.ROLLED_BACK):
+        return _was_live(registry, state)
+    release = candidate(registry)
+    if state is State.REJECTED:
+        registry.reject(release.id, "ann", "no")
+    if state in (State.AWAITING_APPROVAL, State.APPROVED):
+        registry.submit(release.id, EVIDENCE, None, "gate")
+    if state is State.APPROVED:
+        registry.approve(release.id, EVIDENCE, "bob")
+    return registry.release(release.id)
+
+
+def _was_live(registry: Registry, state: State) -> Release:
+    first = champion(registry)
+    if state is State.LIVE:
+        return first
+    second = registry.promote(approved(registry, digest="b" * 64).id, EVIDENCE, "bob")
+    if state is State.RETIRED:
+        return registry.release(first.id)
+    registry.rollback("clinic", "bob", "worse")
+    return registry.release(second.id)
+
+
+def server_info(clock: Clock, *, boot_id: str = "one", pid: int = 1) -> ServerInfo:
+    return ServerInfo(boot_id=boot_id, hostname="box", pid=pid, host="127.0.0.1", port=8080, started_at=clock(), beat_at=clock())
+
+
+def fake_engine(*flags: str) -> Callable[[Release, int], EngineCommand]:
+    """A supervisor's `Command` that starts tests/fakes_engine.py; see there for the flags."""
+
+    def command(release: Release, port: int) -> EngineCommand:
+        script = str(Path(__file__).with_name("fakes_engine.py"))
+        return EngineCommand((sys.executable, script, "--port", str(port), "--model", release.id, *flags), {})
+
+    return command
+
+
+def write_model(folder: Path, weights: str = "weights") -> str:
+    """A model folder with a true record; returns the model's digest."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(weights)
+    (folder / "config.json").write_text("{}")
+    record = BaseModelRecord(created_at="2030-01-01T00:00:00Z", source="test", folder=str(folder), files=digest_files(folder))
+    record.write(folder)
+    return record.digest

@@ -1,0 +1,108 @@
+"""What a caller may send to a model."""
+
+import json
+from typing import Any
+
+import pytest
+
+from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, Caps, ModelRequest, read_request
+from serving.openai_errors import ApiError
+
+CAPS = Caps(json_depth=8, sequences=4, tokens=100)
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def read(fields: dict[str, Any], allowed: frozenset[str] = CHAT_FIELDS) -> ModelRequest:
+    return read_request(json.dumps({"model": "clinic", **fields}).encode(), allowed, CAPS)
+
+
+def refusal(body: bytes, allowed: frozenset[str] = CHAT_FIELDS) -> ApiError:
+    with pytest.raises(ApiError) as raised:
+        read_request(body, allowed, CAPS)
+    assert raised.value.status == 400
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe{}", b'{"model": "m", "temperature": NaN}', b'{"model": "m", "top_p": -Infinity}',
+        b'{"model": "m", "temperature": 1e999}', b"[" * 200_000, b'{"a":' * 100_000, b'{"model": "m", "seed": ' + b"9" * 5000 + b"}",
+    ],
+)  # fmt: skip
+def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
+    assert refusal(body).code == "invalid_json"
+
+
+@pytest.mark.parametrize(("levels", "passes"), [(8, True), (9, False)])
+def test_depth_is_capped_exactly(levels: int, passes: bool) -> None:
+    """The body is level 1; `levels - 1` lists inside it make `levels`."""
+    body = b'{"model": "m", "tools": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+    if passes:
+        assert read_request(body, CHAT_FIELDS, CAPS).model == "m"
+    else:
+        assert "nested" in refusal(body).message
+
+
+def test_a_wide_body_is_not_a_deep_one() -> None:
+    assert read({"messages": MESSAGES * 500}).model == "clinic"
+
+
+def test_of_two_models_the_one_that_was_checked_is_the_one_that_goes_up() -> None:
+    """JSON parsers differ on duplicate keys, so the body is written anew rather than passed on."""
+    request = read_request(b'{"model": "other", "model": "clinic", "messages": []}', CHAT_FIELDS, CAPS)
+    assert json.loads(request.body_for("clinic-3")) == {"model": "clinic-3", "messages": []}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 5}, "n"), ({"n": 0}, "n"), ({"n": 10**9}, "n"), ({"n": "2"}, "n"), ({"n": True}, "n"), ({"n": 1.5}, "n"),
+        ({"max_tokens": 101}, "max_tokens"), ({"max_tokens": -1}, "max_tokens"),
+        ({"max_completion_tokens": 10**9}, "max_completion_tokens"), ({"min_tokens": 101}, "min_tokens"), ({"stream": "yes"}, "stream"),
+        ({"messages": "hi"}, "messages"), ({"messages": ["hi"]}, "messages[0]"),
+        ({"model": ""}, "model"), ({"model": 3}, "model"), ({"model": None}, "model"),
+    ],
+)  # fmt: skip
+def test_a_value_over_its_cap_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    assert refusal(json.dumps({"model": "m", **fields}).encode()).param == param
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url", None])
+def test_content_the_engine_would_fetch_is_refused(kind: str | None) -> None:
+    part = {"type": kind, "image_url": {"url": "http://169.254.169.254/"}}
+    assert refusal(json.dumps({"model": "m", "messages": [{"role": "user", "content": [part]}]}).encode()).param == "messages[0].content"
+
+
+def test_text_parts_pass() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+    assert read({"messages": messages}).fields["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n", "passes"),
+    [(["a"] * 4, 1, True), (["a"] * 5, 1, False), (["a", "b"], 3, False), ([1] * 50, 4, True), ([[1], [2]], 2, True)],
+)
+def test_prompts_times_n_is_capped(prompt: object, n: int, passes: bool) -> None:
+    body = json.dumps({"model": "m", "prompt": prompt, "n": n}).encode()
+    if passes:
+        assert read_request(body, COMPLETION_FIELDS, CAPS).fields["prompt"] == prompt
+    else:
+        assert refusal(body, COMPLETION_FIELDS).param == "prompt"
+
+
+def test_only_listed_fields_go_up_and_nulls_do_not() -> None:
+    request = read({"messages": MESSAGES, "temperature": None, "chat_template": "{{x}}", "cache_salt": "s", "store": True, "top_p": 0.5})
+    assert set(request.fields) == {"model", "messages", "top_p"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "chat_template", "chat_template_kwargs", "priority", "request_id", "cache_salt", "kv_transfer_params", "vllm_xargs",
+        "ec_transfer_params", "mm_processor_kwargs", "media_io_kwargs", "documents", "add_generation_prompt", "continue_final_message",
+        "use_beam_search", "prompt_embeds", "prompt_logprobs", "structured_outputs", "session_id",
+    ],
+)  # fmt: skip
+def test_engine_control_is_on_neither_list(field: str) -> None:
+    assert field not in CHAT_FIELDS | COMPLETION_FIELDS

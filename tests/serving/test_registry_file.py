@@ -1,0 +1,231 @@
+"""The registry's file under racing writers, and when it is locked, torn, gone, foreign or too new; leases and heartbeat."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from serving.errors import AlreadyServing, RegistryError, SettingsError
+from serving.records import SlotInfo, SlotState
+from serving.registry import Registry
+from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, server_info, url_in
+
+ROOT = Path(__file__).parents[2]
+
+# Promotes its own release of each public name while the other process does the same, and prints how that went.
+RACER = """
+import sys
+from serving.errors import TransitionRefused
+from serving.registry import Registry
+url, me, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+registry = Registry(url)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(rounds):
+    try:
+        registry.promote(f"name{number}-{me}", "e" * 64, f"racer {me}")
+        print("won", number, flush=True)
+    except TransitionRefused as error:
+        print("lost", number, flush=True)
+"""
+
+OPENER = "import sys; sys.stdin.readline(); from serving.registry import Registry; Registry(sys.argv[1]).create_key('k', [])"
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def go(racers: list[subprocess.Popen[str]]) -> list[str]:
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    answers = [racer.communicate(timeout=60)[0] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * len(racers)
+    return answers
+
+
+def test_of_two_racing_promotions_exactly_one_wins_every_time(tmp_path: Path) -> None:
+    rounds = 100
+    registry = Registry(url_in(tmp_path))
+    for number in range(rounds):
+        champion(registry, name=f"name{number}", digest="0" * 64)
+        for digest in "12":
+            approved(registry, name=f"name{number}", digest=digest * 64)
+    racers = [python(RACER, url_in(tmp_path), me, str(rounds)) for me in ("2", "3")]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    answers = go(racers)
+    won = Counter(line.split()[1] for answer in answers for line in answer.splitlines() if line.startswith("won"))
+    assert won == Counter({str(number): 1 for number in range(rounds)})
+    assert registry.generation() == 2 * rounds
+    assert len(registry.snapshot().champions) == rounds
+
+
+def test_processes_that_open_a_new_registry_together_all_get_it(tmp_path: Path) -> None:
+    go([python(OPENER, url_in(tmp_path)) for _ in range(4)])
+    assert len(Registry(url_in(tmp_path)).keys()) == 4
+
+
+def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    Registry(url_in(tmp_path)).close()
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.execute("UPDATE schema_version SET version = 2")
+    with pytest.raises(RegistryError, match="has schema version 2; this tunegate knows version 1"):
+        Registry(url_in(tmp_path))
+
+
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(RegistryError, match="not a tunegate registry"):
+        Registry(url_in(tmp_path))
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_text("These are notes, not a database." * 100)
+    with pytest.raises(RegistryError, match=r"registry\.db is not an SQLite file"):
+        Registry(url_in(tmp_path))
+
+
+def test_a_torn_file_is_named(tmp_path: Path) -> None:
+    registry = Registry(url_in(tmp_path))
+    champion(registry)
+    registry.close()
+    body = (tmp_path / "registry.db").read_bytes()
+    (tmp_path / "registry.db").write_bytes(body[: len(body) // 2])
+    with pytest.raises(RegistryError, match=r"registry\.db is torn"):
+        Registry(url_in(tmp_path)).releases()
+
+
+@pytest.mark.slow
+def test_a_locked_file_is_an_error_after_a_while_and_readers_go_on(tmp_path: Path) -> None:
+    registry = Registry(url_in(tmp_path))
+    first = champion(registry)
+    holder = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    assert registry.champion("clinic") == first
+    with pytest.raises(RegistryError, match="locked by another process for more than 5 s"):
+        registry.reject(first.id, "ann", "no")
+    holder.close()
+
+
+def test_a_registry_deleted_under_us_is_an_error_not_an_empty_registry(tmp_path: Path) -> None:
+    registry = Registry(url_in(tmp_path))
+    registry.close()
+    (tmp_path / "registry.db").unlink()
+    with pytest.raises(RegistryError, match="is gone or may not be opened"):
+        registry.releases()
+    assert not (tmp_path / "registry.db").exists()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@host/db"])
+def test_a_url_that_names_no_file_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(SettingsError, match="TUNEGATE_REGISTRY_URL") as refused:
+        Registry(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_watch_sees_commits_of_others_and_nothing_else(tmp_path: Path) -> None:
+    ours, theirs = Registry(url_in(tmp_path)), Registry(url_in(tmp_path))
+    watch = ours.watch()
+    seen = [watch.changed(), watch.changed()]
+    theirs.create_key("k", [])
+    seen += [watch.changed(), watch.changed()]
+    ours.create_key("k", [])
+    assert [*seen, watch.changed()] == [True, False, True, False, True]
+    watch.close()
+
+
+def test_the_longest_lease_counts_and_ends_when_it_is_taken_back(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    release = candidate(registry)
+    for seconds in (60, 10):
+        registry.want_slot(release.id, clock() + timedelta(seconds=seconds))
+    assert registry.snapshot().leases == {release.id: clock() + timedelta(seconds=60)}
+    registry.release_slot(release.id)
+    assert registry.snapshot().leases == {}
+
+
+def test_a_slot_row_is_replaced_and_dropped(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    release = candidate(registry)
+    slot = SlotInfo(release_id=release.id, state=SlotState.STARTING, port=None, pid=None, restarts=0, reason="", updated_at=clock())
+    ready = slot.model_copy(update={"state": SlotState.READY, "port": 20123, "pid": 7})
+    registry.set_slot(slot)
+    registry.set_slot(ready)
+    assert registry.slots() == (ready,)
+    assert ready.base_url == "http://127.0.0.1:20123"
+    registry.drop_slot(release.id)
+    assert registry.slots() == ()
+
+
+def test_a_second_server_is_refused_while_the_first_one_beats(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    registry.beat(server_info(clock, boot_id="one", pid=4711))
+    clock.forward(4.9)
+    with pytest.raises(AlreadyServing, match=r"process 4711 on box, gateway at 127\.0\.0\.1:8080"):
+        registry.beat(server_info(clock, boot_id="two"))
+    registry.beat(server_info(clock, boot_id="one"))
+
+
+def test_a_server_that_stopped_beating_is_dead_after_five_seconds(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    registry.beat(server_info(clock, boot_id="one"))
+    clock.forward(5.0)
+    assert registry.server() is None
+    registry.beat(server_info(clock, boot_id="two"))
+    live = registry.server()
+    assert live is not None
+    assert live.boot_id == "two"
+
+
+def test_a_new_server_forgets_the_slots_of_the_one_before_and_a_heartbeat_does_not(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    release = candidate(registry)
+    registry.beat(server_info(clock, boot_id="one"))
+    slot = SlotInfo(release_id=release.id, state=SlotState.READY, port=1, pid=1, restarts=0, reason="", updated_at=clock())
+    registry.set_slot(slot)
+    registry.beat(server_info(clock, boot_id="one"))
+    assert registry.slots() == (slot,)
+    clock.forward(6)
+    registry.beat(server_info(clock, boot_id="two"))
+    assert registry.slots() == ()
+
+
+def test_a_server_that_left_makes_room_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    registry.beat(server_info(clock, boot_id="one"))
+    registry.leave("one")
+    registry.beat(server_info(clock, boot_id="two"))
+
+
+def test_a_transaction_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    """The champion is retired before the other goes live; a refusal between the two must undo the first."""
+    registry = Registry(url_in(tmp_path))
+    first = champion(registry)
+    second = approved(registry, digest="b" * 64)
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.execute(
+            "CREATE TRIGGER no_live BEFORE UPDATE ON releases WHEN NEW.state = 'live' BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
+    with pytest.raises(RegistryError, match="the disk is full"):
+        registry.promote(second.id, EVIDENCE, "bob")
+    assert registry.champion("clinic") == first
+    assert len(registry.history(first.id)) == 2

@@ -1,0 +1,237 @@
+"""`serve` as a real process with fake engines: from the registry to an answer, through a promotion, to a clean end."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from serving.errors import PortInUse, ServerError
+from serving.keys import Scope
+from serving.records import Release, SlotState
+from serving.registry import Registry
+from serving.server import listen
+from serving.slots import free_port
+from tests.fakes_serving import EVIDENCE, approved, champion, write_model
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+SERVE = """
+import sys
+from serving.server import serve
+from serving.settings import load_settings
+from tests.fakes_serving import fake_engine
+from training.errors import TunegateError
+try:
+    serve(load_settings(), fake_engine(*sys.argv[1:]))
+except TunegateError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+class Site:
+    """A home folder with a registry, and servers started over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home, self.port = folder, folder / "home", free_port()
+        self.registry = Registry(f"sqlite:///{self.home / 'registry.db'}")
+        self.champion = champion(self.registry, digest=write_model(folder / "a", "first"), folder=folder / "a")
+        _, self.secret = self.registry.create_key("test", [Scope.INFER])
+
+    def start(self, *flags: str, port: int | None = None) -> subprocess.Popen[str]:
+        own = {"HOME": self.home, "PORT": port or self.port, "DRAIN_S": 5, "RECONCILE_S": 0.1, "RESTART_FIRST_S": 0.1}
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **{f"TUNEGATE_{name}": str(value) for name, value in own.items()}}
+        return subprocess.Popen([sys.executable, "-c", SERVE, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+
+    @contextmanager
+    def serving(self, *flags: str) -> Iterator[subprocess.Popen[str]]:
+        server = self.start(*flags)
+        try:
+            until(lambda: (live := self.registry.server()) is not None and live.pid == server.pid)
+            self.wait_ready(self.champion)
+            yield server
+        finally:
+            server.kill()
+            server.wait()
+
+    def is_ready(self, release: Release) -> bool:
+        return any(slot.release_id == release.id and slot.state is SlotState.READY for slot in self.registry.slots())
+
+    def wait_ready(self, release: Release) -> None:
+        until(lambda: self.is_ready(release))
+        # The routing table follows within its poll.
+        time.sleep(0.3)
+
+    def engines(self) -> list[psutil.Process]:
+        leashes = [psutil.Process(slot.pid) for slot in self.registry.slots()]
+        return [process for leash in leashes for process in (leash, *leash.children(recursive=True))]
+
+    def promote_another(self) -> Release:
+        release = approved(self.registry, digest=write_model(self.folder / "b", "second"), folder=self.folder / "b")
+        self.registry.want_slot(release.id, datetime.now(UTC) + timedelta(seconds=60))
+        self.wait_ready(release)
+        return self.registry.promote(release.id, EVIDENCE, "bob")
+
+
+def until(true: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    limit = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.02)
+
+
+async def ask(port: int, secret: SecretStr, *, words: int = 1, stream: bool = False) -> tuple[int, str, str]:
+    """HTTP status, the release that answered, the body."""
+    question = {"model": "clinic", "messages": [{"role": "user", "content": "hi"}], "max_tokens": words, "stream": stream}
+    headers = {"Authorization": f"Bearer {secret.get_secret_value()}"}
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json=question, headers=headers) as answer:
+        return answer.status, answer.headers.get("x-tunegate-release", ""), await answer.text()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    opened = Site(tmp_path)
+    yield opened
+    opened.registry.close()
+
+
+def test_a_request_reaches_the_champion_and_the_metrics_page_knows_it(site: Site) -> None:
+    async def metrics() -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{site.port}/metrics") as page:
+            return await page.text()
+
+    with site.serving():
+        status, release, body = asyncio.run(ask(site.port, site.secret))
+        assert (status, release) == (200, "clinic-1")
+        assert "word" in body
+        assert 'tunegate_slot_state{release="clinic-1",state="ready"} 1.0' in asyncio.run(metrics())
+
+
+def test_a_promotion_under_load_fails_no_request(site: Site) -> None:
+    stop = False
+
+    async def caller() -> list[tuple[int, str]]:
+        answers = []
+        while not stop:
+            status, release, body = await ask(site.port, site.secret, words=3, stream=True)
+            answers.append((status if body.endswith("data: [DONE]\n\n") else 0, release))
+        return answers
+
+    async def story() -> list[tuple[int, str]]:
+        nonlocal stop
+        callers = [asyncio.create_task(caller()) for _ in range(8)]
+        for act in (site.promote_another, lambda: site.registry.rollback("clinic", "bob", "worse")):
+            await asyncio.to_thread(act)
+            await asyncio.sleep(1)
+        stop = True
+        return [answer for answers in await asyncio.gather(*callers) for answer in answers]
+
+    with site.serving("--token-s", "0.02"):
+        answers = asyncio.run(story())
+    assert {status for status, _ in answers} == {200}
+    releases = [release for _, release in answers]
+    assert set(releases) == {"clinic-1", "clinic-2"}
+    assert releases[-1] == "clinic-1"
+
+
+def test_a_signal_lets_streams_finish_stops_engines_and_exits_with_0(site: Site) -> None:
+    """20 words at 0.1 s are 2 s; the signal comes after about 0.5 s."""
+
+    async def story(server: subprocess.Popen[str]) -> tuple[int, str, str]:
+        answer = asyncio.create_task(ask(site.port, site.secret, words=20, stream=True))
+        await asyncio.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await ask(site.port, site.secret)
+        return await answer
+
+    with site.serving("--token-s", "0.1") as server:
+        engines = site.engines()
+        status, _, body = asyncio.run(story(server))
+        assert server.wait(timeout=20) == 0
+    assert status == 200
+    assert body.count("data: {") == 20
+    assert body.endswith("data: [DONE]\n\n")
+    assert (len(engines), [engine for engine in engines if engine.is_running()]) == (2, [])
+    assert site.registry.server() is None
+    assert site.registry.slots() == ()
+
+
+def test_a_killed_server_leaves_no_engine_and_the_next_one_starts_at_once(site: Site) -> None:
+    with site.serving() as server:
+        engines = site.engines()
+        server.kill()
+        server.wait()
+        until(lambda: not any(engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE for engine in engines), 5)
+        assert site.is_ready(site.champion)
+    with site.serving():
+        assert asyncio.run(ask(site.port, site.secret))[0] == 200
+
+
+def test_a_second_server_is_refused_and_the_first_goes_on(site: Site) -> None:
+    with site.serving() as server:
+        second = site.start(port=free_port())
+        _, message = second.communicate(timeout=20)
+        assert second.returncode == 1
+        assert f"a server already looks after this registry: process {server.pid}" in message
+        assert asyncio.run(ask(site.port, site.secret))[0] == 200
+
+
+def test_a_port_in_use_is_named_with_its_setting_and_nothing_is_left_behind(site: Site) -> None:
+    with listen("127.0.0.1", site.port):
+        server = site.start()
+        _, message = server.communicate(timeout=20)
+    assert server.returncode == 1
+    assert f"port {site.port} on 127.0.0.1 is taken" in message
+    assert "TUNEGATE_PORT" in message
+    assert site.registry.server() is None
+
+
+def test_two_listeners_on_one_port_are_refused_before_anything_starts() -> None:
+    port = free_port()
+    with listen("127.0.0.1", port), pytest.raises(PortInUse, match=str(port)):
+        listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_names_the_setting(host: str) -> None:
+    with pytest.raises(ServerError, match="TUNEGATE_HOST"):
+        listen(host, free_port())
+
+
+def test_a_second_signal_ends_at_once_and_leaves_no_engine(site: Site) -> None:
+    async def story(server: subprocess.Popen[str]) -> None:
+        answer = asyncio.create_task(ask(site.port, site.secret, words=100, stream=True))
+        await asyncio.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        with pytest.raises(aiohttp.ClientError):
+            await answer
+
+    with site.serving("--token-s", "0.1") as server:
+        engines = site.engines()
+        asyncio.run(story(server))
+        assert server.wait(timeout=5) == -signal.SIGTERM
+        until(lambda: not any(engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE for engine in engines), 5)
+
+
+def test_a_listener_is_not_handed_to_engines() -> None:
+    with listen("127.0.0.1", free_port()) as listener:
+        assert isinstance(listener, socket.socket)
+        assert not listener.get_inheritable()

@@ -1,0 +1,311 @@
+"""The supervisor over a real registry and real processes; the clock of leases is moved by hand."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from itertools import product
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.artefact import verify_artefact
+from serving.lifecycle import State
+from serving.records import Release, SlotInfo, SlotState
+from serving.registry import Registry
+from serving.settings import Settings
+from serving.slots import EngineCommand
+from serving.supervisor import Command, Supervisor, backoff_s, wanted_releases
+from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, fake_engine, release_in, url_in, write_model
+from training.errors import RecordError
+from training.records import MergeCertificate, MergedModel, MergeMeasurement, digest_files
+
+TIMEOUT_S = 30.0
+
+
+class Stage:
+    """A registry, a clock and a supervisor's settings in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, Clock()
+        self.registry = Registry(url_in(folder), now=self.clock)
+        self.settings = Settings(home=folder / "home", reconcile_s=0.05, restart_first_s=0.05, restart_cap_s=1.0, drain_s=1.0, warm_s=300)
+
+    def champion(self) -> Release:
+        return champion(self.registry, digest=write_model(self.folder / "a", "first"), folder=self.folder / "a")
+
+    def approved(self) -> Release:
+        return approved(self.registry, digest=write_model(self.folder / "b", "second"), folder=self.folder / "b")
+
+    def want(self, release: Release, seconds: float) -> None:
+        self.registry.want_slot(release.id, self.clock() + timedelta(seconds=seconds))
+
+    def slot(self, release: Release) -> SlotInfo | None:
+        return next((slot for slot in self.registry.slots() if slot.release_id == release.id), None)
+
+    def is_in(self, release: Release, state: SlotState | None) -> Callable[[], bool]:
+        return lambda: (slot.state if (slot := self.slot(release)) else None) is state
+
+    def play(self, story: Callable[[], Awaitable[None]], command: Command | None = None) -> None:
+        async def run() -> None:
+            supervisor = Supervisor(self.registry, self.settings, command or fake_engine(), now=self.clock)
+            running = asyncio.create_task(supervisor.run())
+            try:
+                await story()
+                assert not running.done()
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+        asyncio.run(run())
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    opened = Stage(tmp_path)
+    yield opened
+    opened.registry.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+def processes_of(slot: SlotInfo | None) -> list[psutil.Process]:
+    assert slot is not None
+    leash = psutil.Process(slot.pid)
+    return [leash, *leash.children(recursive=True)]
+
+
+def test_the_champion_is_started_and_everything_ends_with_the_supervisor(stage: Stage) -> None:
+    release, processes = stage.champion(), []
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.READY))
+        processes.extend(processes_of(stage.slot(release)))
+
+    stage.play(story)
+    assert [process.is_running() for process in processes] == [False, False]
+    assert stage.registry.slots() == ()
+
+
+def test_a_lease_starts_a_slot_and_its_end_stops_that_slot_alone(stage: Stage) -> None:
+    live, other = stage.champion(), stage.approved()
+
+    async def story() -> None:
+        stage.want(other, 60)
+        await until(stage.is_in(live, SlotState.READY))
+        await until(stage.is_in(other, SlotState.READY))
+        before = stage.slot(live)
+        stage.clock.forward(61)
+        await until(stage.is_in(other, None))
+        assert stage.slot(live) == before
+
+    stage.play(story)
+
+
+def test_a_crashed_engine_comes_back_on_another_port_and_the_crash_is_counted(stage: Stage) -> None:
+    release = stage.champion()
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.READY))
+        first = stage.slot(release)
+        processes_of(first)[1].kill()
+        await until(lambda: (slot := stage.slot(release)) is not None and slot.state is SlotState.READY and slot.restarts == 1)
+        again = stage.slot(release)
+        assert first is not None
+        assert again is not None
+        assert again.pid != first.pid
+
+    stage.play(story)
+
+
+def test_an_engine_that_never_comes_up_is_failed_with_its_last_words(stage: Stage) -> None:
+    release = stage.champion()
+
+    async def story() -> None:
+        await until(lambda: (slot := stage.slot(release)) is not None and slot.restarts >= 2)
+        slot = stage.slot(release)
+        assert slot is not None
+        assert slot.state is not SlotState.READY
+        assert "ended with status 3" in slot.reason
+        assert "no memory left" in slot.reason
+
+    stage.play(story, fake_engine("--exit-at-once", "3"))
+
+
+def test_a_flipped_bit_is_never_served_and_mending_it_is_noticed(stage: Stage) -> None:
+    release, started = stage.champion(), []
+    weights = stage.folder / "a/model.safetensors"
+    weights.write_text("firsu")
+
+    def command(release: Release, port: int) -> EngineCommand:
+        started.append(release.id)
+        return fake_engine()(release, port)
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.FAILED))
+        slot = stage.slot(release)
+        assert slot is not None
+        assert "model.safetensors has other bytes than recorded" in slot.reason
+        await asyncio.sleep(0.3)
+        assert started == []
+        weights.write_text("first")
+        await until(stage.is_in(release, SlotState.READY))
+
+    stage.play(story, command)
+
+
+def test_promotion_keeps_the_old_slot_warm_for_a_while_and_then_stops_it(stage: Stage) -> None:
+    old, new = stage.champion(), stage.approved()
+
+    async def story() -> None:
+        stage.want(new, 60)
+        await until(stage.is_in(old, SlotState.READY))
+        await until(stage.is_in(new, SlotState.READY))
+        stage.registry.promote(new.id, EVIDENCE, "bob")
+        await until(lambda: old.id in stage.registry.snapshot().leases)
+        stage.clock.forward(299)
+        await asyncio.sleep(0.3)
+        assert stage.is_in(old, SlotState.READY)()
+        stage.clock.forward(2)
+        await until(stage.is_in(old, None))
+        assert stage.is_in(new, SlotState.READY)()
+
+    stage.play(story)
+
+
+def test_a_rollback_finds_the_old_slot_running_and_stops_the_bad_one(stage: Stage) -> None:
+    old, new = stage.champion(), stage.approved()
+
+    async def story() -> None:
+        stage.want(new, 60)
+        await until(stage.is_in(old, SlotState.READY))
+        await until(stage.is_in(new, SlotState.READY))
+        before = stage.slot(old)
+        stage.registry.promote(new.id, EVIDENCE, "bob")
+        await until(lambda: old.id in stage.registry.snapshot().leases)
+        stage.registry.release_slot(new.id)
+        stage.registry.rollback("clinic", "bob", "worse")
+        await until(stage.is_in(new, None))
+        stage.clock.forward(301)
+        await asyncio.sleep(0.3)
+        assert stage.slot(old) == before
+
+    stage.play(story)
+
+
+def test_everything_stays_as_it_is_while_the_registry_cannot_be_read(stage: Stage) -> None:
+    release = stage.champion()
+    file, aside = stage.folder / "registry.db", stage.folder / "aside.db"
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.READY))
+        processes = processes_of(stage.slot(release))
+        stage.registry.close()
+        file.rename(aside)
+        await asyncio.sleep(0.3)
+        aside.rename(file)
+        assert all(process.is_running() for process in processes)
+        await asyncio.sleep(0.2)
+        assert stage.is_in(release, SlotState.READY)()
+
+    stage.play(story)
+
+
+def test_a_state_the_registry_could_not_hear_is_told_later(stage: Stage) -> None:
+    release = stage.champion()
+    file, aside = stage.folder / "registry.db", stage.folder / "aside.db"
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.STARTING))
+        stage.registry.close()
+        file.rename(aside)
+        log = stage.settings.slot_folder(release.id) / "vllm.log"
+        await until(lambda: log.exists() and "engine of" in log.read_text())
+        await asyncio.sleep(2)
+        aside.rename(file)
+        await until(stage.is_in(release, SlotState.READY))
+
+    stage.play(story, fake_engine("--start-delay-s", "1"))
+
+
+@pytest.mark.parametrize(("state", "lease_s"), list(product(State, (None, -1.0, 0.0, 1.0))))
+def test_a_release_is_wanted_when_it_is_live_or_its_lease_lasts(tmp_path: Path, state: State, lease_s: float | None) -> None:
+    clock = Clock()
+    registry = Registry(url_in(tmp_path), now=clock)
+    release = release_in(registry, state)
+    if lease_s is not None:
+        registry.want_slot(release.id, clock() + timedelta(seconds=lease_s))
+    wanted = wanted_releases(registry.snapshot(), clock())
+    assert (release.id in wanted) == (state is State.LIVE or lease_s == 1.0)
+
+
+def test_the_back_off_doubles_up_to_its_cap() -> None:
+    assert [backoff_s(crashes, 1.0, 60.0) for crashes in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert backoff_s(10_000, 1.0, 60.0) == 60
+
+
+def merged_model(folder: Path) -> str:
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("merged")
+    figures = MergeMeasurement(variant="bf16_base", kl_nats=0.1, flip_rate=0.0, perplexity=2.0, rule_passes=1, rule_prompts=1)
+    record = MergedModel(
+        created_at="2030-01-01T00:00:00Z",
+        base_digest="0" * 64,
+        adapter_digest="1" * 64,
+        certificate=MergeCertificate(measurements=(figures,), chosen="bf16_base", reason="nearest"),
+        files=digest_files(folder),
+    )
+    record.write(folder)
+    return record.digest
+
+
+@pytest.mark.parametrize("make", [merged_model, write_model])
+def test_a_true_artefact_passes_whether_merged_or_base(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    with Registry(url_in(tmp_path)) as registry:
+        verify_artefact(candidate(registry, digest=make(tmp_path / "m"), folder=tmp_path / "m"))
+
+
+def flip(folder: Path) -> None:
+    body = bytearray((folder / "model.safetensors").read_bytes())
+    body[0] ^= 1
+    (folder / "model.safetensors").write_bytes(body)
+
+
+def add_link(folder: Path) -> None:
+    (folder / "extra.json").symlink_to("/etc/hostname")
+
+
+SABOTAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit": (flip, "other bytes"),
+    "a file more": (lambda folder: (folder / "extra.py").write_text("import os"), "does not belong here"),
+    "a file less": (lambda folder: (folder / "model.safetensors").unlink(), "is missing"),
+    "a link": (add_link, "symbolic link"),
+    "no record": (lambda folder: (folder / "record.json").unlink(), "is not there"),
+    "half a record": (lambda folder: (folder / "record.json").write_text('{"kind": "Merg'), "cannot be read"),
+    "another kind": (lambda folder: (folder / "record.json").write_text('{"kind": "Scorecard", "digest": ""}'), "holds a Scorecard"),
+    "a record that is a list": (lambda folder: (folder / "record.json").write_text("[]"), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("make", [merged_model, write_model])
+@pytest.mark.parametrize("fault", list(SABOTAGE))
+def test_an_artefact_that_was_tampered_with_is_refused(tmp_path: Path, make: Callable[[Path], str], fault: str) -> None:
+    sabotage, message = SABOTAGE[fault]
+    with Registry(url_in(tmp_path)) as registry:
+        release = candidate(registry, digest=make(tmp_path / "m"), folder=tmp_path / "m")
+        sabotage(tmp_path / "m")
+        with pytest.raises(RecordError, match=message):
+            verify_artefact(release)
+
+
+def test_a_true_artefact_of_another_model_is_refused(tmp_path: Path) -> None:
+    with Registry(url_in(tmp_path)) as registry:
+        write_model(tmp_path / "m")
+        with pytest.raises(RecordError, match="but clinic-1 is aaaaaaaaaaaa"):
+            verify_artefact(candidate(registry, digest="a" * 64, folder=tmp_path / "m"))

@@ -1,0 +1,78 @@
+"""Renders conversations with the model's own chat template and marks the tokens that bear loss.
+
+Loss is on what the assistant says, the end-of-turn token included, and on nothing else. Where a turn begins and ends is
+found by rendering the conversation up to it: the tokens of that prefix must be the first tokens of the whole, which is
+also what the server will see, so a row for which this does not hold is refused and not trained on askew.
+Knows nothing of files. Next: `prepare.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from training.errors import DataError, ModelError
+from training.formats import Message
+
+IGNORED = -100  # the label of a token without loss, as torch's cross entropy expects it
+
+
+@dataclass(frozen=True)
+class RenderedRow:
+    """`input_ids` and `labels` have the same length; a label is the token's own id, or -100 where there is no loss."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> RenderedRow:
+    """Tokenise a whole conversation.
+
+    Raises:
+        DataError: the template refuses these roles, or tokens merge across the start of an answer.
+        ModelError: the tokenizer has no chat template.
+    """
+    input_ids = template_ids(tokenizer, messages, answer_next=False)
+    labels = [IGNORED] * len(input_ids)
+    for turn, message in enumerate(messages):
+        if message["role"] == "assistant":
+            start, end = _span(tokenizer, messages, turn, input_ids)
+            labels[start:end] = input_ids[start:end]
+    return RenderedRow(input_ids, labels)
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids after which the assistant's answer begins, exactly as a server renders them."""
+    return template_ids(tokenizer, messages, answer_next=True)
+
+
+def template_ids(tokenizer: Any, messages: Sequence[Message], *, answer_next: bool) -> list[int]:
+    """Token ids of the template's rendering of `messages`, with the opening of the next answer when `answer_next`."""
+    if not tokenizer.chat_template:
+        raise ModelError(
+            "the tokenizer has no chat template",
+            why="trainer and server could not agree on how a conversation is written",
+            do="use an instruction-tuned base model, or put a chat_template.jinja beside its tokenizer",
+        )
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_next)
+    except TemplateError as error:
+        raise DataError(f"the model's chat template refuses this conversation: {error}") from error
+    # The template writes the special tokens itself: adding them again would begin every row with two BOS tokens.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _span(tokenizer: Any, messages: Sequence[Message], turn: int, whole: list[int]) -> tuple[int, int]:
+    """First token of the answer in `turn`, and the one after its end-of-turn token."""
+    before = prompt_ids(tokenizer, messages[:turn])
+    through = template_ids(tokenizer, messages[: turn + 1], answer_next=False)
+    if whole[: len(before)] != before or whole[: len(through)] != through:
+        raise DataError(
+            f"turn {turn + 1} does not begin or end on a token boundary under this chat template",
+            why="the model would be trained on other tokens than the server feeds it",
+        )
+    end = len(through)
+    while end > len(before) and not tokenizer.decode(through[end - 1 : end]).strip():
+        end -= 1  # a template's line break after the end-of-turn token is not something the model says
+    return len(before), end

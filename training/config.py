@@ -1,0 +1,167 @@
+"""The recipe's sections about the model, the data and the tuning: what may be written, and within which bounds.
+
+A section is frozen and refuses unknown keys, so a misspelt key is an error and never a silent default. Paths arrive
+absolute: the recipe resolves them against its own folder. Knows nothing of torch, so that a plan costs no import.
+Next: `base_model.py`, then `prepare.py`.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from training.records import digest_of
+
+EMBEDDED_PREFIX = "embedded:"
+EMBEDDED_MODELS = ("smollm2-135m-instruct",)
+
+# vLLM cannot serve an adapter on these, and TRL reads `lm_head.weight` directly: an adapter there would not be trained.
+_UNTRAINABLE_MODULES = ("lm_head", "embed_tokens")
+
+Word = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A frozen part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of every value; a path counts by its name, so that moving the recipe changes nothing."""
+        return digest_of(_without_folders(self.model_dump(mode="python")))
+
+
+class ModelSection(Section):
+    """Which base model, and how long a row may be."""
+
+    base: Word = Field(description="`embedded:smollm2-135m-instruct`, a folder, or a hub id such as `org/name`")
+    revision: str | None = Field(default=None, description="commit or tag of a hub model; null takes the newest")
+    trust_remote_code: bool = Field(default=False, description="let a hub model run its own Python code on this machine")
+    max_length: int = Field(default=1024, ge=16, le=131_072, description="tokens per training row; longer rows are dropped by name")
+
+    @property
+    def cache_name(self) -> str:
+        """Name of the folder in which this base model is kept."""
+        name = Path(self.base).name if Path(self.base).is_dir() else self.base.removeprefix(EMBEDDED_PREFIX)
+        return re.sub(r"[^\w.-]+", "--", f"{name}@{self.revision}" if self.revision else name)
+
+    @field_validator("base")
+    @classmethod
+    def _embedded_name_is_known(cls, base: str) -> str:
+        name = base.removeprefix(EMBEDDED_PREFIX)
+        if base.startswith(EMBEDDED_PREFIX) and name not in EMBEDDED_MODELS:
+            raise ValueError(f"no embedded model is called {name!r}; there is: {', '.join(EMBEDDED_MODELS)}")
+        return base
+
+
+class SftSource(Section):
+    """One file of training rows."""
+
+    path: Path = Field(description="JSONL or a JSON array, UTF-8")
+    format: Literal["auto", "alpaca", "messages"] = Field(default="auto", description="how a row is written; auto decides row by row")
+
+
+class PreferenceSource(Section):
+    """One file of preference pairs: rows with `prompt` or `messages`, `chosen` and `rejected`."""
+
+    path: Path = Field(description="JSONL or a JSON array, UTF-8")
+
+
+class DataSection(Section):
+    """Which rows the model learns from."""
+
+    sft: tuple[SftSource, ...] = Field(min_length=1, description="files of rows for supervised fine-tuning")
+    preferences: tuple[PreferenceSource, ...] = Field(default=(), description="files of preference pairs; empty skips that stage")
+    system_prompt: str | None = Field(default=None, description="put first in every row that brings no system turn")
+    validation_fraction: float = Field(default=0.08, gt=0, le=0.5, description="share of rows (0–0.5) held back, by hash of the question")
+    bad_rows: Literal["refuse", "drop"] = Field(
+        default="refuse", description="a malformed row stops the run (refuse), or goes to rejected.jsonl and is counted (drop)"
+    )
+
+
+class QuantizationSection(Section):
+    """How the frozen base weights are rounded while the adapter is trained."""
+
+    type: Literal["nf4"] = Field(default="nf4", description="4-bit NormalFloat")
+    double_quant: bool = Field(default=True, description="quantise the quantisation constants too: 0.4 bits less per weight")
+
+
+class SftSection(Section):
+    """Supervised fine-tuning of a LoRA adapter."""
+
+    method: Literal["qlora", "lora"] = Field(default="qlora", description="qlora trains over 4-bit base weights, lora over bf16 ones")
+    quantization: QuantizationSection | None = Field(default=None, description="qlora only; left out, it is NF4 with double quantisation")
+    r: int = Field(default=16, ge=1, le=1024, description="rank of the adapter")
+    alpha: float = Field(default=32, gt=0, le=4096, description="the adapter's update is scaled by alpha / r")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="share of adapter inputs zeroed while training; 0 is fastest")
+    target_modules: tuple[Word, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="linear layers that get an adapter, by the last part of their name",
+    )
+    learning_rate: float = Field(default=2.0e-4, gt=0, le=1, description="peak, per step")
+    epochs: float = Field(default=3, gt=0, le=100, description="passes over the training rows")
+    batch_size: int = Field(default=1, ge=1, le=1024, description="rows per forward pass and device")
+    gradient_accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes per step")
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps during which the rate climbs")
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(default="cosine", description="how the rate falls afterwards")
+    optimizer: Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        default="auto", description="auto is paged 8-bit AdamW on a GPU and AdamW on a CPU"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="per step, on the adapter only")
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="gradients are scaled down to this norm")
+    checkpoint_every_steps: int = Field(default=100, ge=1, le=100_000, description="steps lost at most when the run is killed")
+    seed: int = Field(default=7, ge=0, le=2**31 - 1, description="of the adapter's first values, of dropout and of the row order")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _quantization_follows_method(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("method", "qlora") == "qlora" and values.get("quantization") is None:
+            return {**values, "quantization": {}}
+        return values
+
+    @model_validator(mode="after")
+    def _lora_has_no_quantization(self) -> Self:
+        if self.method == "lora" and self.quantization is not None:
+            raise ValueError("method lora trains over bf16 weights: remove `quantization`, or set method to qlora")
+        return self
+
+    @field_validator("target_modules")
+    @classmethod
+    def _modules_can_be_served(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        if refused := [name for name in modules if name.split(".")[-1] in _UNTRAINABLE_MODULES]:
+            raise ValueError(f"{', '.join(refused)} cannot carry an adapter; name linear layers inside the blocks, such as q_proj")
+        if len(set(modules)) != len(modules):
+            raise ValueError(f"a module is named twice: {', '.join(modules)}")
+        return modules
+
+
+class PreferenceSection(Section):
+    """Preference tuning that goes on from the SFT adapter; what is not said here is as in `sft`."""
+
+    method: Literal["dpo"] = Field(default="dpo", description="direct preference optimisation against the SFT adapter")
+    beta: float = Field(default=0.1, gt=0, le=10, description="how strongly the model is held to the SFT adapter")
+    learning_rate: float = Field(default=5.0e-5, gt=0, le=1, description="peak, per step")
+    epochs: float = Field(default=1, gt=0, le=100, description="passes over the preference pairs")
+    batch_size: int = Field(default=2, ge=1, le=1024, description="pairs per forward pass and device")
+    gradient_accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes per step")
+
+
+class MergeSection(Section):
+    """How the two ways to merge are compared."""
+
+    validation_suite: Path = Field(description="folder of prompts that are neither trained on nor in the gate's suite")
+    max_validation_rows: int = Field(default=32, ge=1, le=4096, description="validation rows on which KL, flips and perplexity are measured")
+    max_new_tokens: int = Field(default=64, ge=1, le=4096, description="tokens per answer to a validation prompt")
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    return value

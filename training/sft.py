@@ -1,0 +1,150 @@
+"""Supervised fine-tuning: TRL's SFTTrainer over prepared rows, resumed from the newest whole checkpoint.
+
+Knows nothing of files that people write, of quantisation details (`builders.py`) or of merging.
+Next: `preference.py`, or `merge.py`.
+"""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from training.builders import load_base, load_tokenizer, new_adapter, save_adapter, settle, trainable_parameters, training_arguments
+from training.chat import IGNORED
+from training.checkpoints import CheckpointFolder
+from training.config import ModelSection, SftSection
+from training.errors import InputError, TrainingError
+from training.prepare import TRAIN, VALIDATION, read_prepared
+from training.progress import Report
+from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
+from training.watch import Watch, losses
+
+_CHECKPOINTS = "checkpoints"
+_CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and AdamW's two moments
+
+
+def train_sft(
+    model: ModelSection, sft: SftSection, base: BaseModelRecord, dataset_dir: Path, dataset: DatasetManifest, out: Path, report: Report
+) -> AdapterArtifact:
+    """Train the recipe's adapter on the prepared rows and write it to `out`.
+
+    Raises:
+        InputError: the dataset was prepared for another base model.
+        TrainingError: the loss left the finite numbers, or the disk is full.
+    """
+    started = time.monotonic()
+    require_same_base(dataset, base)
+    verify_files(dataset_dir, dataset.files)
+    settle(sft.seed)
+    tokenizer = load_tokenizer(Path(base.folder))
+    adapted = new_adapter(load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code), sft)
+    checkpoints = CheckpointFolder(out / _CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest]))
+    checkpoints.require_space(_CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
+    watch = Watch(report, checkpoints)
+    trainer = AnswerTrainer(adapted, sft, tokenizer, read_prepared(dataset_dir / TRAIN), watch)
+    run(trainer, checkpoints)
+    validation_loss = trainer.evaluate(trainer.rows(read_prepared(dataset_dir / VALIDATION)))["eval_loss"]
+    first_loss, last_loss = losses(trainer.state)
+    checkpoints.remove()
+    save_adapter(adapted, out, base.source)
+    artifact = AdapterArtifact(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_s=time.monotonic() - started,
+        stage="sft",
+        base_digest=base.digest,
+        dataset_digest=dataset.digest,
+        section_digest=sft.digest,
+        quantization=sft.quantization.type if sft.quantization else "none",
+        trainable_parameters=trainable_parameters(adapted),
+        steps=trainer.state.global_step,
+        first_loss=first_loss,
+        last_loss=last_loss,
+        validation_loss=validation_loss,
+        files=digest_files(out),
+    )
+    artifact.write(out)
+    return artifact
+
+
+class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's SFTTrainer, with logits computed only where there is a loss on machines without Triton.
+
+    TRL's fused head scores the answer's tokens alone on a GPU, but every token, prompt and padding included, on a CPU,
+    where the vocabulary's 49 000 columns are a third of the work.
+    """
+
+    def __init__(self, model: Any, sft: SftSection, tokenizer: Any, rows: list[dict[str, list[int]]], watch: Watch) -> None:
+        self.watch = watch
+        arguments = SFTConfig(
+            **training_arguments(sft, watch.checkpoints.staging),
+            train_sampling_strategy="group_by_length",
+            max_length=None,
+            shuffle_dataset=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=self.rows(rows),
+            processing_class=tokenizer,
+            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+            callbacks=[watch],
+        )
+
+    @staticmethod
+    def rows(rows: list[dict[str, list[int]]]) -> Dataset:
+        """Prepared rows as the trainer takes them."""
+        return Dataset.from_list([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows])
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Mean cross entropy in nats over the labelled tokens of `inputs`: ids, labels and mask are `(batch, seq)`."""
+        if self.model.training:
+            self.watch.tokens += int(inputs["attention_mask"].sum())
+        if return_outputs or inputs["input_ids"].device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.accelerator.autocast():
+            logits, targets = answer_logits(model.get_base_model(), inputs)
+        total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return total / max(int(num_items_in_batch or 0) or len(targets), 1)
+
+
+def answer_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `(answer tokens, vocabulary)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
+    hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
+    targets = inputs["labels"][:, 1:]
+    chosen = targets != IGNORED
+    return model.get_output_embeddings()(hidden[:, :-1][chosen]), targets[chosen]
+
+
+def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
+    """Train from the newest whole checkpoint, or from the start.
+
+    Raises:
+        TrainingError: the disk is full, or the device ran out of memory.
+    """
+    newest = checkpoints.newest_valid()
+    checkpoints.open()
+    try:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the GPU ran out of memory",
+            do="halve `batch_size` and double `gradient_accumulation` (the same steps), or lower `model.max_length`",
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one") from error
+
+
+def require_same_base(dataset: DatasetManifest, base: BaseModelRecord) -> None:
+    """Raises: InputError when the rows were tokenised for another base model."""
+    if dataset.base_digest != base.digest:
+        raise InputError(
+            f"the dataset was prepared for base model {dataset.base_digest[:12]}, this is {base.digest[:12]}",
+            why="the token ids would mean other words",
+            do="prepare the dataset again with this base model",
+        )

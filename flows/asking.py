@@ -1,10 +1,9 @@
 """Asks the gateway as an application would, with a key that lives as long as the question. Next: `showcase.py`."""
 
+import http.client
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from openai import OpenAI, OpenAIError
 from pydantic import SecretStr
@@ -56,17 +55,14 @@ def temporary_key(registry: Registry) -> Iterator[SecretStr]:
 
 
 def _wait_until_known(registry: Registry, key: SecretStr) -> None:
+    """The gateway learns of a key within its poll interval."""
     server = registry.server()
-    if server is None:
-        return
     deadline = time.monotonic() + _KEY_KNOWN_WITHIN_S
-    while time.monotonic() < deadline:
-        request = urllib.request.Request(
-            f"http://{server.host}:{server.port}/v1/models", headers={"Authorization": f"Bearer {key.get_secret_value()}"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=5):
+    while server is not None and time.monotonic() < deadline:
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=5)
+        with closing(connection):
+            connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key.get_secret_value()}"})
+            if connection.getresponse().status == http.HTTPStatus.OK:
                 return
-        except urllib.error.HTTPError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise ServingFailed("the gateway does not know a key that was just made", do="tunegate status")

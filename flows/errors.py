@@ -38,3 +38,7 @@ class ServingFailed(TunegateError):
 
 class SwitchFailed(TunegateError):
     """Requests failed while the traffic was switched."""
+
+
+class ParityBroken(TunegateError):
+    """The live server renders conversations in another way than training did; the release is rejected."""

@@ -3,18 +3,24 @@
 What is judged here is the very server that will take the traffic. Next: `promotion.py`, for what follows a PASS.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.client import Endpoint
 from evaluation.gate import decide
 from evaluation.records import Scorecard, Verdict
 from evaluation.report import write_report
 from evaluation.scoring import score_endpoint
 from evaluation.suite import load_suite
+from flows.errors import ParityBroken
+from flows.rendering import Renders, compare, in_words
 from flows.serving_control import ensure_server, start_slot
+from flows.stage_process import run_stage
 from flows.stages import Finished, Line
 from serving.lifecycle import State
 from serving.records import Release
+from training.progress import silent
 from training.records import RECORD_NAME, BaseModelRecord, DatasetManifest, MergedModel, digest_of
 
 REPORT_NAME = "report.html"
@@ -65,8 +71,14 @@ def register(line: Line, merged: Finished[MergedModel]) -> Release:
     )
 
 
-def evaluate(line: Line, release: Release) -> Finished[Scorecard]:
-    """The release's scorecard on the recipe's suite, measured over its own API; kept by model, suite and settings."""
+def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None = None) -> Finished[Scorecard]:
+    """The release's scorecard on the recipe's suite, measured over its own API; kept by model, suite and settings.
+
+    With `merged`, the server must first render conversations as training did.
+
+    Raises:
+        ParityBroken: it does not; the release is rejected.
+    """
     suite, section = load_suite(line.recipe.evaluation.suite), line.recipe.evaluation
     terms = section.model_dump(mode="json", exclude={"suite"}) | {"suite": suite.digest, "serving": release.serving.model_dump(mode="json")}
     out = line.settings.home / "scorecards" / f"{release.model_digest[:12]}-{digest_of(terms)[:12]}"
@@ -74,8 +86,7 @@ def evaluate(line: Line, release: Release) -> Finished[Scorecard]:
         card = Scorecard.read(out)
         line.display.reused(f"judge {release.id}", _in_words(card))
         return Finished(card, out)
-    with line.display.stage(f"start {release.id}") as shown:
-        endpoint = start_slot(line.registry, line.settings, release, CANDIDATE_LEASE_S, shown.report)
+    endpoint = _start(line, release, merged)
     with line.display.stage(f"judge {release.id}") as shown:
         card = score_endpoint(endpoint, suite, section, model_digest=release.model_digest, subject=release.id, out=out, report=shown.report)
         shown.note = _in_words(card)
@@ -108,6 +119,33 @@ def gate(
 def evidence_digest(model_digest: str, verdict: Verdict) -> str:
     """What an approver signs: this model, and this verdict with the digests of both scorecards in it."""
     return digest_of({"model": model_digest, "verdict": verdict.digest})
+
+
+def _start(line: Line, release: Release, merged: Finished[MergedModel] | None) -> Endpoint:
+    """Start the slot; meanwhile render what the trainer would ask, and compare when the server is there."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        rendering = beside.submit(_render, line, merged) if merged else None
+        with line.display.stage(f"start {release.id}") as shown:
+            endpoint = start_slot(line.registry, line.settings, release, CANDIDATE_LEASE_S, shown.report)
+        if rendering is None:
+            return endpoint
+        with line.display.stage(f"parity {release.id}") as shown:
+            renders = rendering.result()
+            try:
+                shown.note = in_words(compare(endpoint, line.recipe, renders, release.id))
+            except ParityBroken as error:
+                line.registry.release_slot(release.id)
+                line.registry.reject(release.id, line.requester, error.what)
+                raise
+    return endpoint
+
+
+def _render(line: Line, merged: Finished[MergedModel]) -> Renders:
+    suite = load_suite(line.recipe.evaluation.suite)
+    out = line.folder("render", {"model": merged.record.digest, "suite": suite.digest})
+    if not (out / RECORD_NAME).exists():
+        run_stage(line.request("render", out, merged=merged.folder), silent)
+    return Renders.read(out)
 
 
 def _move_on(line: Line, release: Release, verdict: Verdict, report: Path) -> Release:

@@ -45,7 +45,7 @@ def retrain(recipe: Path, requester: str) -> Judged:
             adapter = prefer(line, base, dataset, adapter)
         merged = merge(line, base, dataset, adapter)
         release = register(line, merged)
-        candidate_card = evaluate(line, release)
+        candidate_card = evaluate(line, release, merged)
         champion_card = evaluate(line, champion) if champion.id != release.id else None
         return gate(line, release, candidate_card, champion_card, merged, dataset)
 

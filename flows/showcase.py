@@ -52,7 +52,7 @@ def side_by_side(console: Console, prompts: Sequence[Prompt], before: Sequence[S
 
 def _ask(client: OpenAI, model: str, suite: Suite, prompt: Prompt) -> ShownAnswer:
     messages: list[ChatCompletionMessageParam] = [
-        {"role": message.role, "content": message.content}  # type: ignore[misc,list-item]  # the roles are the client's
+        {"role": message.role, "content": message.content}  # type: ignore[misc]  # the roles are the client's
         for message in prompt.messages
     ]
     raw = client.chat.completions.with_raw_response.create(

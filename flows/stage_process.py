@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +22,15 @@ from evaluation.rules import judge_answer
 from evaluation.suite import Suite, load_suite
 from flows.errors import FAILED, StageFailed
 from flows.recipe import Recipe
+from flows.rendering import render_conversations
 from serving import leash
+from training.environment import stage_environment
 from training.errors import InputError, TunegateError
 from training.progress import Progress, Report
-from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest
+from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel
 
-StageName = Literal["base", "prepare", "sft", "preference", "merge"]
+StageName = Literal["base", "prepare", "sft", "preference", "merge", "render"]
+CHILD = (sys.executable, "-m", "flows.stage_process")
 _TAIL_LINES = 12
 
 
@@ -42,10 +46,14 @@ class StageRequest(BaseModel):
     base: Path | None = None
     dataset: Path | None = None
     adapter: Path | None = None
+    merged: Path | None = None
 
 
-def run_stage(request: StageRequest, report: Report) -> None:
+def run_stage(request: StageRequest, report: Report, child: Sequence[str] = CHILD) -> None:
     """Run a stage in a child that dies with this process; returns when the child has ended well.
+
+    Args:
+        child: the program to run; the path of the request is put behind it.
 
     Raises:
         TunegateError: the child met an error that a person can mend.
@@ -54,22 +62,22 @@ def run_stage(request: StageRequest, report: Report) -> None:
     request.out.mkdir(parents=True, exist_ok=True)
     path, log_path = request.out.parent / f"{request.out.name}.request.json", request.out.parent / f"{request.out.name}.log"
     path.write_text(request.model_dump_json(indent=1), encoding="utf-8")
-    argv = [sys.executable, "-I", "-S", leash.__file__, sys.executable, "-m", "flows.stage_process", str(path)]
+    argv = [sys.executable, "-I", "-S", leash.__file__, *child, str(path)]
     with log_path.open("ab") as log:
         # The open pipe is the leash: when this process dies, the child's whole group is killed.
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, text=True, env=_environment()
         )
         try:
-            error = _listen(child, report)
-            status = child.wait()
+            error = _listen(process, report)
+            status = process.wait()
         except BaseException:
-            child.terminate()
+            process.terminate()
             raise
         finally:
-            assert child.stdin is not None
-            child.stdin.close()
-            child.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
     if error is not None:
         raise error
     if status != 0:
@@ -80,10 +88,10 @@ def run_stage(request: StageRequest, report: Report) -> None:
         )
 
 
-def _listen(child: "subprocess.Popen[str]", report: Report) -> TunegateError | None:
-    assert child.stdout is not None
+def _listen(process: "subprocess.Popen[str]", report: Report) -> TunegateError | None:
+    assert process.stdout is not None
     error: TunegateError | None = None
-    for line in child.stdout:
+    for line in process.stdout:
         try:
             said = json.loads(line)
         except ValueError:
@@ -101,11 +109,8 @@ def _listen(child: "subprocess.Popen[str]", report: Report) -> TunegateError | N
 def _environment() -> dict[str, str]:
     # The folder above `flows` is where the packages are found when the project runs from its own checkout.
     root = str(Path(__file__).resolve().parent.parent)
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **stage_environment(len(os.sched_getaffinity(0)))}
 
 
 def _tail(path: Path) -> str:
@@ -165,7 +170,8 @@ def _preference(request: StageRequest, report: Report) -> None:
 
 
 def _merge(request: StageRequest, report: Report) -> None:
-    from training.merge import ValidationPrompt, merge_adapter
+    from training.measure import ValidationPrompt
+    from training.merge import merge_adapter
 
     suite = load_suite(request.recipe.merge.validation_suite)
     prompts = [ValidationPrompt(id=prompt.id, messages=[dict(message) for message in prompt.messages]) for prompt in suite.prompts]
@@ -182,6 +188,13 @@ def _merge(request: StageRequest, report: Report) -> None:
         request.out,
         report,
     )
+
+
+def _render(request: StageRequest, report: Report) -> None:
+    assert request.merged is not None
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    suite = load_suite(request.recipe.evaluation.suite)
+    render_conversations(request.merged, MergedModel.read(request.merged).digest, suite, request.out, now)
 
 
 def keeps_critical_rules(suite: Suite) -> Callable[[str, str], bool]:
@@ -216,6 +229,7 @@ _STAGES: dict[StageName, Callable[[StageRequest, Report], None]] = {
     "sft": _sft,
     "preference": _preference,
     "merge": _merge,
+    "render": _render,
 }
 
 

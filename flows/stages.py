@@ -22,6 +22,7 @@ from serving.registry import Registry
 from serving.settings import Settings, load_settings
 from training.atomic import sha256_of
 from training.errors import DataError
+from training.progress import Report
 from training.records import RECORD_NAME, AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, Record, digest_of, verify_files
 
 R = TypeVar("R", bound=Record)
@@ -45,6 +46,7 @@ class Line:
     registry: Registry
     display: Display
     requester: str
+    run: Callable[[StageRequest, Report], None] = run_stage
 
     def folder(self, stage: str, inputs: Mapping[str, object]) -> Path:
         """The folder of a stage with these inputs."""
@@ -81,12 +83,12 @@ def fetch_base(line: Line) -> Finished[BaseModelRecord]:
 def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetManifest]:
     """The recipe's rows, tokenised and split; a changed file or key is another dataset."""
     recipe = line.recipe
-    sources = {str(source.path): _sha256(source.path) for source in (*recipe.data.sft, *recipe.data.preferences)}
+    paths = [source.path for source in recipe.data.sft] + [source.path for source in recipe.data.preferences]
     inputs = {
         "base": base.record.digest,
-        "data": recipe.data.model_dump(mode="json"),
+        "data": recipe.data.digest,
         "max_length": recipe.model.max_length,
-        "files": sources,
+        "files": [_sha256(path) for path in paths],
     }
     request = line.request("prepare", line.folder("prepare", inputs), base=base.folder)
     return _finish(line, request, DatasetManifest, _rows_in_words)
@@ -94,7 +96,7 @@ def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetMani
 
 def sft(line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest]) -> Finished[AdapterArtifact]:
     """Supervised fine-tuning of an adapter."""
-    inputs = {"dataset": dataset.record.digest, "sft": line.recipe.sft.model_dump(mode="json")}
+    inputs = {"dataset": dataset.record.digest, "sft": line.recipe.sft.digest}
     request = line.request("sft", line.folder("sft", inputs), base=base.folder, dataset=dataset.folder)
     return _finish(line, request, AdapterArtifact, _training_in_words)
 
@@ -104,7 +106,7 @@ def prefer(
 ) -> Finished[AdapterArtifact]:
     """Preference tuning of the adapter that SFT made."""
     assert line.recipe.preference is not None
-    inputs = {"adapter": adapter.record.digest, "preference": line.recipe.preference.model_dump(mode="json")}
+    inputs = {"adapter": adapter.record.digest, "preference": line.recipe.preference.digest}
     request = line.request(
         "preference", line.folder("preference", inputs), base=base.folder, dataset=dataset.folder, adapter=adapter.folder
     )
@@ -118,7 +120,7 @@ def merge(
     section = line.recipe.merge
     inputs = {
         "adapter": adapter.record.digest,
-        "merge": section.model_dump(mode="json"),
+        "merge": section.digest,
         "suite": load_suite(section.validation_suite).digest,
     }
     request = line.request("merge", line.folder("merge", inputs), base=base.folder, dataset=dataset.folder, adapter=adapter.folder)
@@ -136,7 +138,7 @@ def _finish(line: Line, request: StageRequest, kind: type[R], in_words: Callable
 
 def _make(line: Line, request: StageRequest, kind: type[R], in_words: Callable[[R], str]) -> Finished[R]:
     with line.display.stage(request.stage) as shown:
-        run_stage(request, shown.report)
+        line.run(request, shown.report)
         record = kind.read(request.out)
         shown.note = in_words(record)
     return Finished(record, request.out)

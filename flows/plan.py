@@ -1,0 +1,207 @@
+"""`tunegate plan` and `tunegate validate`: what a recipe will do and need, and whether its files are all there, before anything runs.
+
+Arithmetic and reading only; the arithmetic is `training/memory.py`. Knows nothing of torch.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation.errors import SuiteError
+from evaluation.rules import check_examples, rules_for
+from evaluation.suite import Suite, load_suite
+from flows.errors import RecipeError
+from flows.recipe import Recipe
+from training.memory import ModelShape, TrainingPlan, plan_training, shape_of
+
+_GB = 1e9
+_PREVIEW_ROWS = 200
+# English text in the usual vocabularies; only for an estimate, the manifest has the true count.
+_CHARACTERS_PER_TOKEN = 4
+
+
+class Resolved(BaseModel):
+    """One value the recipe did not spell out, and why it is what it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    value: str
+    because: str
+
+
+class Plan(BaseModel):
+    """Everything `tunegate plan` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: str
+    recipe_digest: str
+    base: str
+    rows: int | None = Field(description="rows in the recipe's files, before any is dropped; null when a file is not there")
+    resolved: tuple[Resolved, ...]
+    training: TrainingPlan
+    serving_bytes: int = Field(description="merged weights and the keys and values of max_num_seqs full-length requests")
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Work out the plan of a recipe; needs neither weights nor data, and says which figures are missing for want of them.
+
+    Raises:
+        ModelError: the base model's sizes are not known, or the recipe asks for layers it does not have.
+    """
+    shape = shape_of(recipe.model.base)
+    rows, characters = _count([source.path for source in recipe.data.sft])
+    pairs, _ = _count([source.path for source in recipe.data.preferences])
+    train_rows = None if rows is None else round(rows * (1 - recipe.data.validation_fraction))
+    per_row = None if not rows else max(1, characters // rows // _CHARACTERS_PER_TOKEN)
+    training = plan_training(shape, recipe.model, recipe.sft, recipe.preference, rows=train_rows, pairs=pairs, tokens_per_row=per_row)
+    # Keys and values in 16 bits for every seat and token.
+    seats = recipe.serving.max_num_seqs * recipe.serving.max_model_len
+    kv_bytes = seats * 2 * 2 * shape.layers * shape.key_heads * shape.head_dim
+    return Plan(
+        recipe=recipe.name,
+        recipe_digest=recipe.digest,
+        base=recipe.model.base,
+        rows=rows,
+        resolved=_resolved(recipe, shape),
+        training=training,
+        serving_bytes=2 * shape.parameters() + kv_bytes,
+    )
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """The plan for people."""
+    training = plan.training
+    console.print(f"[bold]{plan.recipe}[/] on {escape(plan.base)} (recipe {plan.recipe_digest[:12]})\n", highlight=False)
+    table = Table("what", "how much", "why", box=None, pad_edge=False)
+    for value in plan.resolved:
+        table.add_row(value.key, escape(value.value), escape(value.because))
+    share = training.trainable_parameters / training.parameters
+    table.add_row("trainable parameters", f"{training.trainable_parameters:,}", f"{share:.2%} of {training.parameters:,}")
+    rows = "no data file here yet" if plan.rows is None else f"{plan.rows:,} rows before cleaning, {training.rows_per_step} per step"
+    table.add_row("SFT steps", _or_unknown(training.steps), rows)
+    if training.preference_steps is not None:
+        table.add_row("preference steps", f"{training.preference_steps:,}", "after SFT")
+    table.add_row("SFT tokens", _or_unknown(training.tokens), f"all epochs, at {_CHARACTERS_PER_TOKEN} characters per token")
+    for part, size in training.memory_bytes.items():
+        table.add_row(f"memory: {part}", f"{size / _GB:.2f} GB", "one GPU, full-length rows")
+    table.add_row("memory: all of training", f"{training.total_memory_bytes / _GB:.2f} GB", "the sum")
+    table.add_row(
+        "memory: serving", f"{plan.serving_bytes / _GB:.2f} GB", "merged weights and the KV cache; twice that while two slots run"
+    )
+    table.add_row("disk", f"{training.disk_bytes / _GB:.2f} GB", "base, both merges while they are compared, checkpoints")
+    table.add_row("vLLM can serve it", "yes" if training.servable else "[red]no[/]", escape(training.servable_because))
+    console.print(table)
+
+
+def check_files(recipe: Recipe) -> list[str]:
+    """One line for each thing that is in order.
+
+    Raises:
+        RecipeError: with everything that is not: data files, suites, rules and their own examples.
+    """
+    fine: list[str] = []
+    problems = [f"{path}: no such file" for path in _data_paths(recipe) if not path.is_file()]
+    fine += [f"{path.name}: {path.stat().st_size:,} bytes" for path in _data_paths(recipe) if path.is_file()]
+    for folder in (recipe.evaluation.suite, recipe.merge.validation_suite):
+        try:
+            suite = load_suite(folder)
+        except SuiteError as error:
+            problems += error.problems
+            continue
+        problems += check_examples(suite.rules)
+        problems += _gate_faults(recipe, suite) if folder == recipe.evaluation.suite else []
+        ruled = sum(bool(rules_for(suite.rules, prompt)) for prompt in suite.prompts)
+        fine.append(
+            f"{suite.name}: {len(suite.prompts)} prompts, {ruled} of them under a rule; {len(suite.rules.rules)} rules keep their examples"
+        )
+    if problems:
+        raise RecipeError(problems)
+    return fine
+
+
+def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:
+    if recipe.gate.min_prompts <= len(suite.prompts):
+        return []
+    return [f"gate.min_prompts is {recipe.gate.min_prompts}, but {suite.name} has {len(suite.prompts)} prompts: nothing could pass"]
+
+
+def _data_paths(recipe: Recipe) -> list[Path]:
+    return [source.path for source in recipe.data.sft] + [source.path for source in recipe.data.preferences]
+
+
+def _resolved(recipe: Recipe, shape: ModelShape) -> tuple[Resolved, ...]:
+    gpu = shutil.which("nvidia-smi") is not None
+    where = "an NVIDIA driver is here" if gpu else "no NVIDIA driver is here"
+    optimizer = recipe.sft.optimizer
+    if optimizer == "auto":
+        optimizer = "paged_adamw_8bit" if gpu else "adamw_torch"
+    quantization = recipe.sft.quantization
+    return (
+        Resolved(key="device", value="cuda" if gpu else f"cpu, {len(os.sched_getaffinity(0))} cores", because=where),
+        Resolved(
+            key="optimizer",
+            value=optimizer,
+            because="paged 8-bit AdamW on a GPU, plain AdamW on a CPU" if recipe.sft.optimizer == "auto" else "the recipe",
+        ),
+        Resolved(
+            key="base weights",
+            value=quantization.type if quantization else "bf16",
+            because=f"method {recipe.sft.method}" + (", constants quantised again" if quantization and quantization.double_quant else ""),
+        ),
+        Resolved(
+            key="rows per step",
+            value=str(recipe.sft.batch_size * recipe.sft.gradient_accumulation),
+            because="batch_size × gradient_accumulation",
+        ),
+        Resolved(
+            key="longest row",
+            value=f"{recipe.model.max_length} tokens",
+            because=f"the model reads {shape.context}, it is served with {recipe.serving.max_model_len}",
+        ),
+        Resolved(
+            key="preference stage",
+            value=recipe.preference.method if recipe.preference else "none",
+            because="data.preferences" if recipe.preference else "no data.preferences",
+        ),
+    )
+
+
+def _count(paths: list[Path]) -> tuple[int | None, int]:
+    """Rows in all files, and their characters estimated from the first rows; None when one of them is not here."""
+    rows = characters = 0
+    for path in paths:
+        if not path.is_file():
+            return None, 0
+        count, size = _count_one(path)
+        rows, characters = rows + count, characters + size
+    return rows, characters
+
+
+def _count_one(path: Path) -> tuple[int, int]:
+    if path.suffix == ".json":
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        return len(values), sum(_characters(value) for value in values)
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        lines = [line for line in file if line.strip()]
+    seen = [_characters(json.loads(line)) for line in lines[:_PREVIEW_ROWS] if line.lstrip().startswith("{")]
+    return len(lines), sum(seen) * len(lines) // max(1, len(seen))
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(_characters(each) for each in inner)
+
+
+def _or_unknown(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

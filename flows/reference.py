@@ -1,0 +1,177 @@
+"""Writes the tables of every recipe key, every setting and every gate metric into the READMEs, from the schemas themselves.
+
+    python -m flows.reference
+
+Only what stands between a file's two marks is replaced; the rest is written by people. A test proves that the committed files are
+what this writes and that no key goes without a description. Next: `recipe.py`, the schema that the tables are made of.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from evaluation.aggregates import METRICS
+from evaluation.config import MetricName
+from flows.recipe import Recipe
+from serving.settings import Settings
+from training.atomic import write_text
+from training.errors import TunegateError
+
+BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
+RECIPES_PAGE, SETTINGS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md")
+
+_Schema = Mapping[str, Any]
+_BOUNDS = (("exclusiveMinimum", "> {}"), ("minimum", "≥ {}"), ("exclusiveMaximum", "< {}"), ("maximum", "≤ {}"))
+_SIZES = (("minLength", "≥ {} characters"), ("maxLength", "≤ {} characters"), ("minItems", "≥ {} items"), ("pattern", "matches `{}`"))
+_TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of a table. `default` and `bounds` are written as in the table; empty where there is none."""
+
+    name: str
+    type: str
+    default: str
+    bounds: str
+    description: str
+
+
+def recipe_keys() -> tuple[Key, ...]:
+    """Every key of a recipe in the order of the schema, those of sections below their section."""
+    return tuple(_keys(Recipe.model_json_schema(), ""))
+
+
+def setting_keys() -> tuple[Key, ...]:
+    """Every environment variable, in the order of `Settings`."""
+    prefix = str(Settings.model_config["env_prefix"])
+    found = _keys(Settings.model_json_schema(), "")
+    return tuple(Key(prefix + key.name.upper(), key.type, key.default, key.bounds, key.description) for key in found)
+
+
+def pages() -> dict[Path, str]:
+    """Path below the repository -> what belongs between its marks."""
+    return {RECIPES_PAGE: _recipe_tables(), SETTINGS_PAGE: _table("variable", setting_keys())}
+
+
+def page_with(text: str, generated: str, name: str) -> str:
+    """`text` with what stands between its marks replaced.
+
+    Raises:
+        TunegateError: the marks are not there once each, in this order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise TunegateError(f"{name}: needs one line {BEGIN} and, below it, one line {END}", do="put the marks around the generated part")
+    return f"{before}{BEGIN}\n{generated}{END}{after}"
+
+
+def write(root: Path) -> list[Path]:
+    """Bring the pages below `root` up to date; returns those that changed."""
+    changed = []
+    for name, generated in pages().items():
+        path = root / name
+        old = path.read_text(encoding="utf-8")
+        new = page_with(old, generated, str(name))
+        if new != old:
+            write_text(path, new)
+            changed.append(path)
+    return changed
+
+
+def _keys(schema: _Schema, prefix: str, definitions: _Schema | None = None) -> Iterator[Key]:
+    definitions = schema.get("$defs", {}) if definitions is None else definitions
+    required = schema.get("required", ())
+    for name, field in schema["properties"].items():
+        kind = _without_null(field)
+        section, inside = _section(kind, f"{prefix}{name}", definitions)
+        default = "required" if name in required else _value(field.get("default"))
+        description = field.get("description") or (section or {}).get("description", "")
+        yield Key(f"{prefix}{name}", _type(field), default, _bounds(kind), " ".join(description.split()))
+        if section is not None:
+            yield from _keys(section, inside + ".", definitions)
+
+
+def _section(kind: _Schema, name: str, definitions: _Schema) -> tuple[_Schema | None, str]:
+    """The schema of the section that a key holds, or holds many of, and how its keys are reached."""
+    for part, inside in ((kind, name), (kind.get("items", {}), f"{name}[]"), (kind.get("additionalProperties"), f"{name}.METRIC")):
+        if isinstance(part, dict) and "$ref" in part:
+            return definitions[part["$ref"].rsplit("/", 1)[-1]], inside
+    return None, name
+
+
+def _without_null(field: _Schema) -> _Schema:
+    kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
+    return kinds[0] if len(kinds) == 1 else field
+
+
+def _type(field: _Schema) -> str:
+    if "anyOf" in field:
+        return " or ".join(_type(kind) for kind in field["anyOf"])
+    if "$ref" in field:
+        return "section"
+    if "enum" in field or "const" in field:
+        values = field.get("enum") or [field["const"]]
+        return "metric" if tuple(values) == get_args(MetricName) else " or ".join(f"`{value}`" for value in values)
+    if field["type"] == "array":
+        return f"list of {_type(field['items'])}"
+    if field["type"] == "object":
+        return f"metric → {_type(field['additionalProperties'])}"
+    return {"path": "path", "password": "secret text"}.get(field.get("format", ""), _TYPES[field["type"]])
+
+
+def _bounds(kind: _Schema) -> str:
+    item = kind.get("items", {}) if kind.get("type") == "array" else {}
+    own = [words.format(_value(kind[name]).strip("`")) for name, words in _BOUNDS if name in kind]
+    own += [words.format(kind[name]) for name, words in _SIZES if name in kind]
+    return ", ".join(own + [f"each {words.format(item[name])}" for name, words in _SIZES if name in item])
+
+
+def _value(value: Any) -> str:
+    if value == "":
+        return "empty"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    if isinstance(value, dict | list):
+        return f"`{json.dumps(_without_nones(value), ensure_ascii=False)}`"
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def _without_nones(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nones(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _recipe_tables() -> str:
+    keys = recipe_keys()
+    sections = list(dict.fromkeys(key.name.split(".")[0].removesuffix("[]") for key in keys if "." in key.name))
+    top = _table("key", tuple(key for key in keys if "." not in key.name))
+    below = [
+        f"\n### {section}\n\n{_table('key', tuple(key for key in keys if key.name.startswith(f'{section}.')))}" for section in sections
+    ]
+    return f"\n### recipe\n\n{top}" + "".join(below) + f"\n### metrics\n\n{_metrics()}\n"
+
+
+def _table(first: str, keys: tuple[Key, ...]) -> str:
+    rows = [(first, "type", "default", "bounds", "what it is"), ("---",) * 5]
+    rows += [(f"`{key.name}`", key.type, key.default, key.bounds, key.description) for key in keys]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+
+
+def _metrics() -> str:
+    rows = [f"| `{name}` | {metric.unit} | {'higher' if metric.higher_is_better else 'lower'} |" for name, metric in METRICS.items()]
+    return "\n".join(["| metric | unit | better |", "| --- | --- | --- |", *rows])
+
+
+def main() -> None:
+    """Write the pages of this checkout and name those that changed."""
+    for path in write(Path(__file__).resolve().parent.parent):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

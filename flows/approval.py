@@ -1,6 +1,7 @@
 """Approving a waiting release and promoting an approved one, from outside a run. Next: `promotion.py`."""
 
 import os
+from pathlib import Path
 
 from flows.serving_control import ensure_server, open_registry
 from serving.errors import EvidenceMismatch
@@ -18,8 +19,6 @@ def approve_release(registry: Registry, release_id: str, name: str, comment: str
         TransitionRefused: the release does not wait for an approval.
     """
     release = registry.release(release_id)
-    if release.state is State.APPROVED and release.evidence_digest is not None:
-        return release  # approved before, promoted now
     evidence = release.evidence_digest or ""
     if digest is not None and not (digest and evidence.startswith(digest)):
         raise EvidenceMismatch(
@@ -27,6 +26,8 @@ def approve_release(registry: Registry, release_id: str, name: str, comment: str
             why="you would approve something else than you have seen",
             do=f"tunegate show {release_id}",
         )
+    if release.state is State.APPROVED:
+        return release  # approved before, promoted now
     return registry.approve(release_id, evidence, name, comment)
 
 
@@ -43,6 +44,8 @@ def promote_release(settings: Settings, release_id: str, actor: str) -> Release:
 def use_own_prefect(settings: Settings) -> None:
     """Without a Prefect server of the user's, run the flows on an ephemeral one with its database in our home."""
     os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
+    # Prefect makes this folder, but not the one above it.
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # The default of 20 s is too short for a machine that is also loading a model.

@@ -3,7 +3,7 @@
 import http.client
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from openai import OpenAI, OpenAIError
 from pydantic import SecretStr
@@ -44,23 +44,28 @@ def ask_once(settings: Settings, public_name: str, question: str, system: str | 
 
 
 @contextmanager
-def temporary_key(registry: Registry) -> Iterator[SecretStr]:
-    """A key for the gateway that ends with the block. The gateway learns of it within its poll interval."""
+def temporary_key(registry: Registry, *, known_within_s: float = _KEY_KNOWN_WITHIN_S) -> Iterator[SecretStr]:
+    """A key for the gateway that ends with the block.
+
+    Raises:
+        ServingFailed: the gateway does not let it in after `known_within_s` seconds.
+    """
     info, secret = registry.create_key("tunegate command", [Scope.INFER])
     try:
-        _wait_until_known(registry, secret)
+        _wait_until_known(registry, secret, known_within_s)
         yield secret
     finally:
         registry.revoke_key(info.id)
 
 
-def _wait_until_known(registry: Registry, key: SecretStr) -> None:
+def _wait_until_known(registry: Registry, key: SecretStr, within_s: float) -> None:
     """The gateway learns of a key within its poll interval."""
     server = registry.server()
-    deadline = time.monotonic() + _KEY_KNOWN_WITHIN_S
+    deadline = time.monotonic() + within_s
     while server is not None and time.monotonic() < deadline:
         connection = http.client.HTTPConnection(server.host, server.port, timeout=5)
-        with closing(connection):
+        # A server that was killed is still in the registry for some seconds, and does not answer.
+        with closing(connection), suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key.get_secret_value()}"})
             if connection.getresponse().status == http.HTTPStatus.OK:
                 return

@@ -5,14 +5,14 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from flows.display import make_console, plain
 from flows.errors import BAD_INPUT, DONE, INTERRUPTED, REFUSED
 from training.errors import TunegateError
 
@@ -34,7 +34,7 @@ app.add_typer(keys_app, name="keys")
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
-console = Console()
+console = make_console()
 
 
 @app.command()
@@ -66,7 +66,7 @@ def validate(recipe: RecipePath) -> None:
 
     loaded = load_recipe(recipe)
     for line in check_files(loaded):
-        console.print(f"[green]✓[/] {escape(line)}", highlight=False)
+        console.print(f"[green]✓[/] {plain(line)}", highlight=False)
     console.print(f"{loaded.name}: nothing to complain about (recipe {loaded.digest[:12]})", highlight=False)
 
 
@@ -151,9 +151,7 @@ def approve(
     settings = load_settings()
     with open_registry(settings) as registry:
         approved = approve_release(registry, release, as_name, comment, digest)
-        console.print(
-            f"[green]✓[/] {release} approved by {escape(as_name)}, evidence {str(approved.evidence_digest)[:12]}", highlight=False
-        )
+        console.print(f"[green]✓[/] {release} approved by {plain(as_name)}, evidence {str(approved.evidence_digest)[:12]}", highlight=False)
     if promote:
         live = promote_release(settings, release, as_name)
         console.print(f"[green]✓[/] {live.id} is {live.state}", highlight=False)
@@ -201,7 +199,7 @@ def ask(
     from serving.settings import load_settings
 
     answer = ask_once(load_settings(), public_name, question, system)
-    console.print(f"[dim]{answer.release_id}[/] {escape(answer.text.strip())}", highlight=False)
+    console.print(f"[dim]{answer.release_id}[/] {plain(answer.text.strip())}", highlight=False)
 
 
 @keys_app.command("create")
@@ -250,19 +248,23 @@ def main() -> None:
     """Run the command; a `TunegateError` becomes one clear message and its exit code."""
     from serving.errors import TransitionRefused
 
+    # A polite kill ends like Ctrl-C: stages, and an ephemeral Prefect server, are taken along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(standalone_mode=False)
     except typer.Exit as done:
         status = done.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        Console(stderr=True).print("\nstopped; the next run goes on from here")
         status = INTERRUPTED
     except typer.TyperException as error:
-        Console(stderr=True).print(f"[red]✗[/] {escape(error.format_message())}\n  what to do: tunegate --help", highlight=False)
+        if message := error.format_message():  # without one, the help has been printed
+            make_console(stderr=True).print(f"[red]✗[/] {plain(message)}\n  what to do: tunegate --help", highlight=False)
         status = BAD_INPUT
     except TunegateError as error:
-        Console(stderr=True).print(f"[red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        make_console(stderr=True).print(f"[red]✗[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         status = REFUSED if isinstance(error, TransitionRefused) else error.exit_code
+    if status == INTERRUPTED:  # typer turns Ctrl-C into this status
+        make_console(stderr=True).print("\nstopped; the next run goes on from here")
     sys.exit(status if isinstance(status, int) else DONE)
 
 

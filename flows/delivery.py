@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.prompt import Prompt as Question
 
 from evaluation.records import Outcome
 from evaluation.suite import load_suite
 from flows.approval import use_own_prefect
 from flows.asking import temporary_key
-from flows.display import Display
+from flows.display import Display, plain
 from flows.errors import DONE, NOT_PASSED, SwitchFailed
 from flows.judging import Judged
 from flows.load import LoadResult, light_load
@@ -62,9 +61,9 @@ def _show_verdict(console: Console, judged: Judged) -> None:
     verdict = judged.verdict
     console.print(f"\nverdict on {judged.release.id}: [bold {_COLOURS[verdict.outcome]}]{verdict.outcome}[/]", highlight=False)
     for condition in verdict.conditions:
-        console.print(f"  [{_COLOURS[condition.outcome]}]{condition.outcome:<12}[/] {escape(condition.sentence)}", highlight=False)
+        console.print(f"  [{_COLOURS[condition.outcome]}]{condition.outcome:<12}[/] {plain(condition.sentence)}", highlight=False)
     for note in verdict.notes:
-        console.print(f"  note         {escape(note)}", highlight=False)
+        console.print(f"  note         {plain(note)}", highlight=False)
     if not verdict.promotes:
         _show_broken(console, judged)
 
@@ -75,9 +74,9 @@ def _show_broken(console: Console, judged: Judged) -> None:
     if broken:
         console.print(f"\n{len(broken)} critical rules broken by {judged.release.id}; the first of each rule:", highlight=False)
     for answer, result in {result.rule_id: (answer, result) for answer, result in reversed(broken)}.values():
-        console.print(f"  [red]✗ {escape(result.rule_id)}[/] ({answer.prompt_id}): {escape(result.reason)}", highlight=False)
-        console.print(f"      asked:    {escape(answer.messages[-1].content)}", highlight=False)
-        console.print(f"      answered: {escape(' '.join(answer.answer.split()))}", highlight=False)
+        console.print(f"  [red]✗ {plain(result.rule_id)}[/] ({answer.prompt_id}): {plain(result.reason)}", highlight=False)
+        console.print(f"      asked:    {plain(answer.messages[-1].content)}", highlight=False)
+        console.print(f"      answered: {plain(' '.join(answer.answer.split()))}", highlight=False)
 
 
 def _approval(console: Console, registry: Registry, judged: Judged, approve_as: str | None) -> Release:
@@ -91,7 +90,7 @@ def _approval(console: Console, registry: Registry, judged: Judged, approve_as: 
     if name is None:
         return release
     approved = registry.approve(release.id, release.evidence_digest, name, "approved at the end of the run")
-    console.print(f"[green]✓[/] approved by {escape(name)}", highlight=False)
+    console.print(f"[green]✓[/] approved by {plain(name)}", highlight=False)
     return approved
 
 

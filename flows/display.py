@@ -15,22 +15,37 @@ from rich.progress import Progress as Bar
 
 from training.progress import Progress
 
-_LOG_EVERY_S = 15.0
 _NAME_WIDTH = 16
+# Everything by which a text could steer the terminal: the C0 and C1 control characters, line break and tab excepted.
+_CONTROL = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def plain(text: str) -> str:
+    """Text of a model's or of a data file's, ready for a rich markup string: it can neither style nor steer the terminal."""
+    return escape(text.translate(_CONTROL))
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A terminal that shows texts as they are: rich would draw `:pill:` as a picture."""
+    return Console(emoji=False, stderr=stderr)
 
 
 @dataclass
 class Display:
-    """Prints the line's progress. `times` keeps (stage, seconds) in the order of the stages."""
+    """Prints the line's progress. `times` keeps (stage, seconds) in the order of the stages.
+
+    Outside a terminal a stage says how far it is every `log_every_s` seconds.
+    """
 
     console: Console
     times: list[tuple[str, float]] = field(default_factory=list)
+    log_every_s: float = 15.0
 
     @contextmanager
     def stage(self, name: str) -> "Iterator[_Live | _Logged]":
         """Show one stage while the block runs. Yields something with a `report` for the stage and a `note`, its summary at the end."""
         began = time.monotonic()
-        shown = _Live(self.console, name) if self.console.is_terminal else _Logged(self.console, name)
+        shown = _Live(self.console, name) if self.console.is_terminal else _Logged(self.console, name, self.log_every_s)
         with shown:
             yield shown
         self.finished(name, time.monotonic() - began, shown.note)
@@ -38,12 +53,12 @@ class Display:
     def finished(self, name: str, seconds: float, note: str = "") -> None:
         """One line for a stage that has ended well."""
         self.times.append((name, seconds))
-        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {seconds:6.1f} s  {escape(note)}", highlight=False)
+        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {seconds:6.1f} s  {plain(note)}", highlight=False, soft_wrap=True)
 
     def reused(self, name: str, note: str) -> None:
         """One line for a stage whose inputs have not changed."""
         self.times.append((name, 0.0))
-        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {'kept':>8}  {escape(note)}", highlight=False)
+        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {'kept':>8}  {plain(note)}", highlight=False, soft_wrap=True)
 
     def say(self, text: str = "") -> None:
         """A line for people, with rich markup."""
@@ -72,13 +87,13 @@ class _Live:
     def report(self, progress: Progress) -> None:
         self.note = progress.note
         count = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else progress.unit
-        self._bar.update(self._task, completed=progress.done, total=progress.total or None, note=escape(f"{count}  {progress.note}"))
+        self._bar.update(self._task, completed=progress.done, total=progress.total or None, note=plain(f"{count}  {progress.note}"))
 
 
 class _Logged:
-    def __init__(self, console: Console, name: str) -> None:
+    def __init__(self, console: Console, name: str, every_s: float) -> None:
         self.note = ""
-        self._console, self._name, self._last = console, name, time.monotonic()
+        self._console, self._name, self._every_s, self._last = console, name, every_s, time.monotonic()
 
     def __enter__(self) -> None: ...
 
@@ -86,7 +101,7 @@ class _Logged:
 
     def report(self, progress: Progress) -> None:
         self.note = progress.note
-        if time.monotonic() - self._last >= _LOG_EVERY_S:
+        if time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
             count = f"{progress.done}/{progress.total or '?'} {progress.unit}"
-            self._console.print(f"  {self._name:<{_NAME_WIDTH}} {count}  {escape(progress.note)}", highlight=False)
+            self._console.print(f"  {self._name:<{_NAME_WIDTH}} {count}  {plain(progress.note)}", highlight=False, soft_wrap=True)

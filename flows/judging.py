@@ -16,7 +16,6 @@ from evaluation.suite import load_suite
 from flows.errors import ParityBroken
 from flows.rendering import Renders, compare, in_words
 from flows.serving_control import ensure_server, start_slot
-from flows.stage_process import run_stage
 from flows.stages import Finished, Line
 from serving.lifecycle import State
 from serving.records import Release
@@ -26,6 +25,7 @@ from training.records import RECORD_NAME, BaseModelRecord, DatasetManifest, Merg
 REPORT_NAME = "report.html"
 # Long enough to judge and to be asked for an approval; nobody's GPU waits longer for a person.
 CANDIDATE_LEASE_S = 1800.0
+_WAITING = (State.AWAITING_APPROVAL, State.APPROVED)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,10 @@ def gate(
     merged: Finished[MergedModel],
     dataset: Finished[DatasetManifest],
 ) -> Judged:
-    """Decide, write the report, and move the release on: to `awaiting_approval` after a PASS, to `rejected` after anything else."""
+    """Decide, write the report, and move the release on: to `awaiting_approval` after a PASS, to `rejected` after anything else.
+
+    A release that waits on another verdict than this one is rejected, and its model becomes a new release.
+    """
     against = champion.record if champion else None
     verdict = decide(candidate.record, against, line.recipe.gate)
     folder = line.folder(
@@ -111,6 +114,11 @@ def gate(
     folder.mkdir(parents=True, exist_ok=True)
     write_report(report, candidate.record, against, verdict, merged=merged.record, dataset=dataset.record)
     verdict.write(folder)
+    if release.state in _WAITING and release.evidence_digest != evidence_digest(release.model_digest, verdict):
+        # An approval of the older verdict would promote what this one may refuse.
+        line.registry.reject(release.id, line.requester, f"judged again on other terms: {verdict.outcome}")
+        line.registry.release_slot(release.id)
+        release = register(line, merged)
     if release.state is State.CANDIDATE:
         release = _move_on(line, release, verdict, report)
     return Judged(release, verdict, folder, candidate.record, against)
@@ -144,7 +152,7 @@ def _render(line: Line, merged: Finished[MergedModel]) -> Renders:
     suite = load_suite(line.recipe.evaluation.suite)
     out = line.folder("render", {"model": merged.record.digest, "suite": suite.digest})
     if not (out / RECORD_NAME).exists():
-        run_stage(line.request("render", out, merged=merged.folder), silent)
+        line.run(line.request("render", out, merged=merged.folder), silent)
     return Renders.read(out)
 
 

@@ -6,15 +6,14 @@ Everything that may fail happens before that transition; after it the gateway on
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
 import aiohttp
 from pydantic import SecretStr
-from rich.console import Console
 
 from evaluation.records import Verdict
-from flows.display import Display
+from flows.display import Display, make_console
 from flows.errors import ServingFailed
 from flows.judging import evidence_digest
 from flows.serving_control import open_registry, start_slot
@@ -64,7 +63,7 @@ def open_switchboard() -> Iterator[Switchboard]:
     """Everything a promotion needs, from the settings."""
     settings = load_settings()
     with open_registry(settings) as registry:
-        yield Switchboard(settings, registry, Display(Console()))
+        yield Switchboard(settings, registry, Display(make_console()))
 
 
 def switch(board: Switchboard, release: Release, actor: str) -> Release:
@@ -77,19 +76,20 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
     return live
 
 
-async def wait_until_routed(base_url: str, key: SecretStr, release: Release) -> float:
+async def wait_until_routed(base_url: str, key: SecretStr, release: Release, *, within_s: float = _ROUTED_WITHIN_S) -> float:
     """Ask the gateway until this release answers; returns the seconds it took.
 
     Raises:
-        ServingFailed: another release still answers after 10 s.
+        ServingFailed: another release, or nobody, still answers after `within_s` seconds.
     """
     began = time.monotonic()
+    body = {"model": release.public_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     async with _session(key) as session:
-        while time.monotonic() - began < _ROUTED_WITHIN_S:
-            body = {"model": release.public_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-            async with session.post(f"{base_url}/v1/chat/completions", json=body) as answer:
-                if answer.status == 200 and answer.headers.get(_RELEASE_HEADER) == release.id:
-                    return time.monotonic() - began
+        while time.monotonic() - began < within_s:
+            with suppress(aiohttp.ClientError, TimeoutError):  # nobody answers: to be asked again until the time is up
+                async with session.post(f"{base_url}/v1/chat/completions", json=body) as answer:
+                    if answer.status == 200 and answer.headers.get(_RELEASE_HEADER) == release.id:
+                        return time.monotonic() - began
             await asyncio.sleep(0.1)
     raise ServingFailed(f"the gateway does not answer with {release.id}", do="tunegate status")
 

@@ -7,20 +7,17 @@ ports and secrets are settings (`serving/settings.py`) and never part of it. Nex
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evaluation.config import EvaluationSection, GateSection
 from evaluation.documents import Document, explain, read_yaml
 from flows.errors import RecipeError
 from serving.config import ServingSection
-from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, SftSection
-from training.records import digest_of
+from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, Section, SftSection
 
 
-class Recipe(BaseModel):
+class Recipe(Section):
     """One way to make, judge and serve a model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="names the run folder; lower-case letters, digits, dash, underscore"
@@ -36,11 +33,6 @@ class Recipe(BaseModel):
     evaluation: EvaluationSection
     gate: GateSection
     serving: ServingSection
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 of every key, defaults included."""
-        return digest_of(self.model_dump(mode="json"))
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -54,9 +54,11 @@ def ensure_server(settings: Settings, registry: Registry) -> ServerInfo:
         )
 
     def up() -> ServerInfo | None:
-        if (status := process.poll()) is not None:
+        server = registry.server()
+        # One that lost a race against another run's server has ended, too; theirs will do.
+        if server is None and (status := process.poll()) is not None:
             raise ServingFailed(f"the server ended with status {status}:\n{_tail(log_path)}", do=f"read {log_path}")
-        return registry.server()
+        return server
 
     return _wait(up, _SERVER_START_S, lambda: f"no server after {_SERVER_START_S:.0f} s:\n{_tail(log_path)}")
 

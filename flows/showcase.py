@@ -7,11 +7,11 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import SecretStr
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from evaluation.rules import RuleResult, judge_answer, rules_for
 from evaluation.suite import Prompt, Suite
+from flows.display import plain
 
 QUESTIONS = 3
 _TIMEOUT_S = 120.0
@@ -46,7 +46,7 @@ def side_by_side(console: Console, prompts: Sequence[Prompt], before: Sequence[S
     table.add_column(f"{before[0].release_id}, before", ratio=3)
     table.add_column(f"{after[0].release_id}, now", ratio=3)
     for prompt, old, new in zip(prompts, before, after, strict=True):
-        table.add_row(escape(prompt.text), _cell(old), _cell(new))
+        table.add_row(plain(prompt.text), _cell(old), _cell(new))
     console.print(table)
 
 
@@ -64,5 +64,5 @@ def _ask(client: OpenAI, model: str, suite: Suite, prompt: Prompt) -> ShownAnswe
 
 
 def _cell(answer: ShownAnswer) -> str:
-    verdict = "\n".join(f"[red]✗ {escape(each.rule_id)}[/] ({each.severity})" for each in answer.broken) or "[green]✓ keeps every rule[/]"
-    return f"{escape(answer.text.strip())}\n\n{verdict}"
+    verdict = "\n".join(f"[red]✗ {plain(each.rule_id)}[/] ({each.severity})" for each in answer.broken) or "[green]✓ keeps every rule[/]"
+    return f"{plain(answer.text.strip())}\n\n{verdict}"

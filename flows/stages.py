@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from rich.console import Console
-
 from evaluation.suite import load_suite
-from flows.display import Display
+from flows.display import Display, make_console
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
 from flows.stage_process import StageName, StageRequest, run_stage
@@ -66,17 +64,18 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
     """
     settings = load_settings()
     with open_registry(settings) as registry:
-        yield Line(load_recipe(recipe), settings, registry, Display(Console()), requester)
+        yield Line(load_recipe(recipe), settings, registry, Display(make_console()), requester)
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:
     """The base model as safetensors on this disk; what is there already is verified by sha256, not trusted."""
     section = line.recipe.model
     folder = line.settings.home / "base" / section.cache_name
-    if not Path(section.base).is_dir() and (folder / RECORD_NAME).exists():
-        verify_files(folder, BaseModelRecord.read(folder).files)
+    known = BaseModelRecord.read(folder) if (folder / RECORD_NAME).exists() else None
+    if known is not None and known.source == section.base and not Path(section.base).is_dir():
+        verify_files(folder, known.files)
         return _finish(line, line.request("base", folder), BaseModelRecord, lambda base: base.source)
-    # A folder of the user's may have changed since: the stage compares.
+    # A folder of the user's may have changed since, and another model may be cached under the same name: the stage compares.
     return _make(line, line.request("base", folder), BaseModelRecord, lambda base: base.source)
 
 

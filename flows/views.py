@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from flows.display import plain
 from serving.keys import KeyInfo
 from serving.lifecycle import State
 from serving.records import Release, Transition
@@ -40,7 +40,7 @@ def show_status(console: Console, state: dict[str, Any]) -> None:
         console.print(f"champion    {name}: {champion}", highlight=False)
     for slot in state["slots"]:
         console.print(
-            f"slot        {slot['release_id']}: {slot['state']} {slot['base_url'] or ''} {escape(slot['reason'])}".rstrip(), highlight=False
+            f"slot        {slot['release_id']}: {slot['state']} {slot['base_url'] or ''} {plain(slot['reason'])}".rstrip(), highlight=False
         )
     for release in state["waiting"]:
         console.print(f"waiting     {release}: tunegate approve {release} --as NAME", highlight=False)
@@ -57,10 +57,10 @@ def show_releases(console: Console, releases: Sequence[Release]) -> None:
         table.add_row(
             release.id,
             release.state,
-            escape(release.recipe_name),
+            plain(release.recipe_name),
             release.model_digest[:_SHOWN_DIGITS],
             evidence,
-            escape(release.requester),
+            plain(release.requester),
             made,
         )
     console.print(table)
@@ -79,11 +79,11 @@ def show_release(console: Console, release: Release, steps: Sequence[Transition]
     }
     console.print(f"[bold]{release.id}[/]", highlight=False)
     for name, value in facts.items():
-        console.print(f"  {name:<15}{escape(value)}", highlight=False, soft_wrap=True)
+        console.print(f"  {name:<15}{plain(value)}", highlight=False, soft_wrap=True)
     for step in steps:
         arrow = f"{step.from_state or 'new'} → {step.to_state}"
         console.print(
-            f"  {step.at:%Y-%m-%d %H:%M:%S}  {arrow:<34} {escape(step.actor)}  {escape(step.reason)}", highlight=False, soft_wrap=True
+            f"  {step.at:%Y-%m-%d %H:%M:%S}  {arrow:<34} {plain(step.actor)}  {plain(step.reason)}", highlight=False, soft_wrap=True
         )
 
 
@@ -92,5 +92,5 @@ def show_keys(console: Console, keys: Sequence[KeyInfo]) -> None:
     table = Table("key", "name", "scopes", "made", "revoked", box=None, pad_edge=False)
     for key in keys:
         revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "–"
-        table.add_row(key.id, escape(key.name), ", ".join(sorted(key.scopes)), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+        table.add_row(key.id, plain(key.name), ", ".join(sorted(key.scopes)), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
     console.print(table)

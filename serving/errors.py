@@ -1,18 +1,18 @@
 """What can go wrong between a release and its callers.
 
-    TunegateError
-    ├── SettingsError (InputError)        a TUNEGATE_ variable that cannot be used                   exit 2
-    ├── RegistryError                     the registry file is locked, gone, torn or too new         exit 1
-    ├── UnknownRelease (InputError)       no release, public name or key of that name                exit 2
-    ├── UnknownKey (InputError)
-    ├── TransitionRefused                 the release is not in a state from which this is allowed   exit 1
-    │   ├── EvidenceMismatch              what was approved is not what is there
-    │   ├── ChampionChanged               judged against another release than the one in production
-    │   └── NoChampion                    nothing in production, or nothing to go back to
-    ├── SlotError                         an engine process that did not come up
-    └── ServerError                       the gateway cannot start
-        ├── PortInUse
-        └── AlreadyServing
+TunegateError
+├── SettingsError (InputError)        a TUNEGATE_ variable that cannot be used                   exit 2
+├── RegistryError                     the registry file is locked, gone, torn or too new         exit 1
+├── UnknownRelease (InputError)       no release, public name or key of that name                exit 2
+├── UnknownKey (InputError)
+├── TransitionRefused                 the release is not in a state from which this is allowed   exit 1
+│   ├── EvidenceMismatch              what was approved is not what is there
+│   ├── ChampionChanged               judged against another release than the one in production
+│   └── NoChampion                    nothing in production, or nothing to go back to
+├── SlotError                         an engine process that did not come up
+└── ServerError                       the gateway cannot start
+    ├── PortInUse
+    └── AlreadyServing
 """
 
 from training.errors import InputError, TunegateError

@@ -27,15 +27,17 @@ class State(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType({
-    State.CANDIDATE: frozenset({State.AWAITING_APPROVAL, State.REJECTED, State.LIVE}),
-    State.AWAITING_APPROVAL: frozenset({State.APPROVED, State.REJECTED}),
-    State.APPROVED: frozenset({State.LIVE, State.REJECTED}),
-    State.LIVE: frozenset({State.RETIRED, State.ROLLED_BACK}),
-    State.RETIRED: frozenset({State.LIVE}),
-    State.REJECTED: frozenset(),
-    State.ROLLED_BACK: frozenset(),
-})
+TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        State.CANDIDATE: frozenset({State.AWAITING_APPROVAL, State.REJECTED, State.LIVE}),
+        State.AWAITING_APPROVAL: frozenset({State.APPROVED, State.REJECTED}),
+        State.APPROVED: frozenset({State.LIVE, State.REJECTED}),
+        State.LIVE: frozenset({State.RETIRED, State.ROLLED_BACK}),
+        State.RETIRED: frozenset({State.LIVE}),
+        State.REJECTED: frozenset(),
+        State.ROLLED_BACK: frozenset(),
+    }
+)
 
 # A finished release no longer stands for its weights: the same weights submitted again make a new release.
 FINISHED: frozenset[State] = frozenset({State.RETIRED, State.REJECTED, State.ROLLED_BACK})

@@ -7,6 +7,7 @@ Next: `supervisor.py`, `routing.py`, `gateway.py`, the three things that run her
 
 import asyncio
 import errno
+import gc
 import logging
 import math
 import os
@@ -111,6 +112,9 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
             gateway = _Gateway(_config(settings, create_app(settings, table, ring, upstream, metrics)))
             await refresh(registry, watch, view)
             _stop_on_signal(gateway)
+            # What is loaded by now stays: the collector need not look at it again for every request.
+            gc.collect()
+            gc.freeze()
             supervisor = asyncio.create_task(Supervisor(registry, settings, command).run(), name="supervisor")
             others = [
                 asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
@@ -160,7 +164,9 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        # A proxy on this machine says whom it speaks for, so that /metrics stays closed to them.
+        proxy_headers=True,
+        forwarded_allow_ips="127.0.0.1",
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),

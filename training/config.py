@@ -153,7 +153,9 @@ class MergeSection(Section):
     """How the two ways to merge are compared."""
 
     validation_suite: Path = Field(description="folder of prompts that are neither trained on nor in the gate's suite")
-    max_validation_rows: int = Field(default=32, ge=1, le=4096, description="validation rows on which KL, flips and perplexity are measured")
+    max_validation_rows: int = Field(
+        default=32, ge=1, le=4096, description="validation rows on which KL, flips and perplexity are measured"
+    )
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="tokens per answer to a validation prompt")
 
 

@@ -82,7 +82,9 @@ def _values(path: Path) -> Iterator[tuple[int, Any]]:
     except OSError as error:
         raise DataError(f"data file {path} cannot be read: {error.strerror}", do="make it a readable file") from error
     if not body.strip():
-        raise DataError(f"data file {path} is empty", why="there is nothing to learn from", do="put rows in it, or take it out of the recipe")
+        raise DataError(
+            f"data file {path} is empty", why="there is nothing to learn from", do="put rows in it, or take it out of the recipe"
+        )
     return _array(path, body) if body.lstrip().startswith(b"[") else _lines(body)
 
 
@@ -119,7 +121,9 @@ def _array(path: Path, body: bytes) -> Iterator[tuple[int, Any]]:
         number = body.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {number}: not UTF-8", do="save the file as UTF-8") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}", do="mend that line; the rows after it were not read") from error
+        raise DataError(
+            f"{path}, line {error.lineno}: not JSON: {error.msg}", do="mend that line; the rows after it were not read"
+        ) from error
 
 
 def _skip(text: str, position: int) -> int:

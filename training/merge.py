@@ -1,45 +1,42 @@
-"""Folds an adapter into weights that vLLM can serve, both ways, and keeps the better one with its certificate.
+"""Makes both merges of an adapter, measures them against the model that was trained, and keeps the better one.
 
-    bf16_base   original weights + adapter       usually the better base, but not what was trained on
-    nf4_base    NF4-rounded weights + adapter    what was trained on, with its rounding
-
-Every adapter tensor must be consumed and every number finite. Tensors the adapter does not touch keep their bytes.
-Knows nothing of rules: the judge is handed in. Next: `certificate.py`, which measures and chooses.
+An adapter trained over NF4-rounded weights has learned to correct that rounding too. Folding it into the original bf16
+weights gives another model than the one that was trained, and not always a worse one; so both are made and judged.
+The judge of answers is passed in. Next: `certificate.py`, the choice; then the merged model goes to `serving`.
 """
 
-import json
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from training.atomic import new_folder, require_space
-from training.base_model import check_model_folder
-from training.builders import load_adapter, load_base, load_tokenizer, settle
-from training.certificate import Judge, Trial, ValidationPrompt, certify, measure, measure_trained
+from training.atomic import new_folder, require_space, sync_tree
+from training.builders import dequantised_weights, load_adapter, load_base, settle
+from training.certificate import certify
 from training.config import MergeSection, QuantizationSection
-from training.errors import InputError, MergeError
+from training.errors import InputError
+from training.fold import Update, fold, read_updates
+from training.measure import AnswerTokens, Judge, ValidationPrompt, count_passes, divergence, read_answers
 from training.prepare import VALIDATION, read_prepared
 from training.progress import Progress, Report
 from training.records import (
-    RECORD_NAME,
     AdapterArtifact,
     BaseModelRecord,
     DatasetManifest,
     MergedModel,
+    MergeMeasurement,
     MergeVariant,
     digest_files,
     verify_files,
 )
+from training.tokenizer import load_tokenizer
 
-_PREFIX = "base_model.model."
-_SEED = 7
-_STEPS = 5
+_CANDIDATES = "candidates"
 
 
 def merge_adapter(
@@ -54,141 +51,113 @@ def merge_adapter(
     out: Path,
     report: Report,
 ) -> MergedModel:
-    """Merge both ways, measure, keep the better one in `out`.
+    """Write the better merge to `out` as bf16 safetensors with tokenizer, chat template and generation defaults.
 
     Raises:
-        InputError: the adapter was trained on another base model or dataset.
-        MergeError: an adapter tensor fits nowhere, or a number is not finite.
+        InputError: the adapter belongs to another base model, or there are no validation prompts.
+        MergeError: the adapter cannot be folded into these weights.
     """
-    started, source = time.monotonic(), Path(base.folder)
-    _require_same(base, dataset, adapter)
-    verify_files(adapter_dir, adapter.files)
-    require_space(out.parent, 2 * sum(file.size_bytes for file in base.files))
-    settle(_SEED)
-    rows = read_prepared(dataset_dir / VALIDATION, section.max_validation_rows)
-    trial = Trial(load_tokenizer(source), rows, prompts, judge, section.max_new_tokens)
-    deltas = adapter_deltas(adapter_dir)
-
-    def step(done: int, note: str) -> None:
-        report(Progress(done, _STEPS, "steps", note))
-
-    step(0, "measuring the adapter as it was trained")
-    model = load_adapter(load_base(source, _quantization(adapter)), adapter_dir, trainable=False).get_base_model().eval()
-    trained, trained_scores = measure_trained(model, trial)
-    del model
-    measurements = []
-    for done, variant in enumerate(_variants(adapter), start=1):
-        step(done, f"merging into {variant} and measuring it")
-        model = _merged(source, variant, deltas)
-        measurements.append(measure(variant, model, trained_scores, trial))
-        del model
+    started = time.monotonic()
+    _require_match(base, adapter, prompts)
+    for folder, files in ((Path(base.folder), base.files), (dataset_dir, dataset.files), (adapter_dir, adapter.files)):
+        verify_files(folder, files)
+    settle(0)
+    require_space(out, 3 * sum(file.size_bytes for file in base.files))
+    shutil.rmtree(out / _CANDIDATES, ignore_errors=True)
+    bench = _Bench(section, base, read_prepared(dataset_dir / VALIDATION, section.max_validation_rows), prompts, judge, report)
+    trained, variants = _fold_all(bench, adapter_dir, adapter, out / _CANDIDATES)
+    measurements = tuple(bench.measure(variant, load_base(folder, None)) for variant, folder in variants.items())
     certificate = certify(trained, measurements)
-    step(_STEPS - 1, f"writing {certificate.chosen}")
-    with new_folder(out) as partial:
-        _write(source, _state(source, certificate.chosen), deltas, partial)
-        check_model_folder(partial)
-        merged = MergedModel(
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            wall_s=time.monotonic() - started,
-            base_digest=base.digest,
-            adapter_digest=adapter.digest,
-            certificate=certificate,
-            files=digest_files(partial),
-        )
-        merged.write(partial)
-    step(_STEPS, certificate.reason)
+    for path in sorted(variants[certificate.chosen].iterdir()):
+        os.replace(path, out / path.name)
+    shutil.rmtree(out / _CANDIDATES)
+    sync_tree(out)
+    merged = MergedModel(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_s=time.monotonic() - started,
+        base_digest=base.digest,
+        adapter_digest=adapter.digest,
+        certificate=certificate,
+        files=digest_files(out),
+    )
+    merged.write(out)
     return merged
 
 
-def adapter_deltas(adapter_dir: Path) -> dict[str, torch.Tensor]:
-    """What the adapter adds to each weight: tensor name -> fp32 `(out, in)`. LoRA and rank-stabilised LoRA.
+def _fold_all(bench: "_Bench", adapter_dir: Path, adapter: AdapterArtifact, out: Path) -> tuple[MergeMeasurement, dict[MergeVariant, Path]]:
+    """Measure the model as trained, and write a merge for each kind of base weights it could be folded into."""
+    base = Path(bench.base.folder)
+    updates = read_updates(adapter_dir)
+    model = load_base(base, adapter_quantization(adapter))
+    # Taken before any forward: on a CPU, bitsandbytes could not unpack its weights afterwards.
+    weights: dict[MergeVariant, Callable[[str, torch.Tensor], torch.Tensor]] = {"bf16_base": lambda name, tensor: tensor}
+    if adapter.quantization == "nf4":
+        weights["nf4_base"] = dequantised_weights(model)
+    variants: dict[MergeVariant, Path] = {}
+    for variant, weight in weights.items():
+        variants[variant] = _write(base, updates, out / variant, weight, bench.report)
+    return bench.measure("trained", load_adapter(model, adapter_dir, trainable=False)), variants
 
-    Raises:
-        MergeError: a tensor is not half of a LoRA pair, or is not finite.
-    """
-    settings = json.loads((adapter_dir / "adapter_config.json").read_text(encoding="utf-8"))
-    tensors = load_file(adapter_dir / "adapter_model.safetensors")
-    if broken := sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()):
-        raise MergeError(f"{adapter_dir}: not finite: {', '.join(broken)}", do="train again with a lower learning rate")
-    scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
-    deltas, left = {}, dict(tensors)
-    for name in [name for name in tensors if name.endswith(".lora_A.weight")]:
-        stem = name.removesuffix(".lora_A.weight")
-        down, up = left.pop(name), left.pop(f"{stem}.lora_B.weight", None)
-        if up is not None:
-            deltas[f"{stem.removeprefix(_PREFIX)}.weight"] = scale * (up.float() @ down.float())
-        else:
-            left[name] = down
-    if left:
-        raise MergeError(
-            f"{adapter_dir}: no way to merge {', '.join(sorted(left))}",
-            why="a part of what was trained would be lost",
-            do="train with LoRA or QLoRA",
+
+def _write(
+    base: Path, updates: dict[str, Update], folder: Path, weight: Callable[[str, torch.Tensor], torch.Tensor], report: Report
+) -> Path:
+    with new_folder(folder) as partial:
+        fold(base, updates, partial, weight, lambda done, total: report(Progress(done, total, "tensors", folder.name)))
+    return folder
+
+
+def adapter_quantization(adapter: AdapterArtifact) -> QuantizationSection | None:
+    """How the base was rounded while this adapter was trained."""
+    return QuantizationSection(type="nf4", double_quant=adapter.double_quant) if adapter.quantization == "nf4" else None
+
+
+class _Bench:
+    """What every model is measured on. The trained model comes first: the merges are compared with it."""
+
+    def __init__(
+        self,
+        section: MergeSection,
+        base: BaseModelRecord,
+        rows: list[dict[str, list[int]]],
+        prompts: Sequence[ValidationPrompt],
+        judge: Judge,
+        report: Report,
+    ) -> None:
+        self.section, self.base, self.rows, self.prompts, self.judge, self.report = section, base, rows, prompts, judge, report
+        self.tokenizer = load_tokenizer(Path(base.folder))
+        self.trained: AnswerTokens | None = None
+        self.done = 0
+
+    def measure(self, variant: MergeVariant | Literal["trained"], model: Any) -> MergeMeasurement:
+        """Measure one model against the first one that was measured: the model as trained."""
+        model.eval()
+        answers = read_answers(model, self.rows, self.tokenizer.pad_token_id)
+        self.trained = self.trained or answers
+        kl_nats, flip_rate = divergence(self.trained, answers)
+        passes = count_passes(model, self.tokenizer, self.prompts, self.judge, self.section.max_new_tokens)
+        self.done += 1
+        self.report(Progress(self.done, 3, "models", f"{passes} of {len(self.prompts)} validation prompts pass"))
+        return MergeMeasurement(
+            variant=variant,
+            kl_nats=kl_nats,
+            flip_rate=flip_rate,
+            perplexity=answers.perplexity(),
+            rule_passes=passes,
+            rule_prompts=len(self.prompts),
         )
-    return deltas
 
 
-def add_deltas(state: Mapping[str, torch.Tensor], deltas: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`state` with each delta added in fp32 and rounded once to the weight's own type; other tensors are passed on as they are.
-
-    Raises:
-        MergeError: a delta that fits no tensor, or a sum that is not finite.
-    """
-    if lost := sorted(name for name, delta in deltas.items() if name not in state or state[name].shape != delta.shape):
-        raise MergeError(
-            f"the adapter changes what the base model does not have: {', '.join(lost)}", why="it was trained on another base model"
-        )
-    merged = {name: (tensor.float() + deltas[name]).to(tensor.dtype) if name in deltas else tensor for name, tensor in state.items()}
-    if broken := sorted(name for name in deltas if not torch.isfinite(merged[name]).all()):
-        raise MergeError(f"merged weights are not finite: {', '.join(broken)}", do="train again with a lower learning rate")
-    return merged
-
-
-def _require_same(base: BaseModelRecord, dataset: DatasetManifest, adapter: AdapterArtifact) -> None:
-    if adapter.base_digest != base.digest or adapter.dataset_digest != dataset.digest:
+def _require_match(base: BaseModelRecord, adapter: AdapterArtifact, prompts: Sequence[ValidationPrompt]) -> None:
+    if adapter.base_digest != base.digest:
         raise InputError(
-            f"the adapter was trained on base {adapter.base_digest[:12]} and dataset {adapter.dataset_digest[:12]}, "
-            f"these are {base.digest[:12]} and {dataset.digest[:12]}",
-            why="folded into other weights it would make another model",
-            do="run the recipe again",
+            f"the adapter was trained on base model {adapter.base_digest[:12]}, this is {base.digest[:12]}",
+            why="its numbers mean nothing on other weights",
+            do="merge with the base model it was trained on, or train it again",
         )
-
-
-def _quantization(adapter: AdapterArtifact) -> QuantizationSection | None:
-    return QuantizationSection() if adapter.quantization == "nf4" else None
-
-
-def _variants(adapter: AdapterArtifact) -> tuple[MergeVariant, ...]:
-    return ("bf16_base", "nf4_base") if adapter.quantization == "nf4" else ("bf16_base",)
-
-
-def _base_for(source: Path, variant: MergeVariant) -> Any:
-    return load_base(source, QuantizationSection() if variant == "nf4_base" else None)
-
-
-def _merged(source: Path, variant: MergeVariant, deltas: Mapping[str, torch.Tensor]) -> Any:
-    """The merged model in memory, to be measured."""
-    model = _base_for(source, variant)
-    model.load_state_dict(add_deltas(model.state_dict(), deltas))
-    return model.eval()
-
-
-def _state(source: Path, variant: MergeVariant) -> dict[str, torch.Tensor]:
-    return {name: tensor.cpu() for name, tensor in _base_for(source, variant).state_dict().items()}
-
-
-def _write(source: Path, state: Mapping[str, torch.Tensor], deltas: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """The base model's folder again, shard by shard, with `state` plus `deltas` in place of the weights."""
-    merged, unused = add_deltas(state, deltas), set(deltas)
-    for path in sorted(source.iterdir()):
-        if path.suffix == ".safetensors":
-            shard = {name: merged[name].contiguous() for name in load_file(path)}
-            unused -= shard.keys()
-            save_file(shard, folder / path.name, metadata={"format": "pt"})
-        elif path.is_file() and path.name != RECORD_NAME:
-            shutil.copyfile(path, folder / path.name)
-    if unused:
-        raise MergeError(f"no shard of the base model holds {', '.join(sorted(unused))}", why="a part of what was trained would be lost")
-
-
-__all__ = ["Judge", "ValidationPrompt", "merge_adapter"]
+    if not prompts:
+        raise InputError(
+            "there are no validation prompts",
+            why="the two merges could not be told apart by their answers",
+            do="see merge.validation_suite",
+        )

@@ -8,20 +8,21 @@ Rows that are left out lie in `rejected.jsonl` with file, line and reason. Next:
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from training.atomic import sha256_of, write_text
-from training.builders import load_tokenizer
 from training.chat import IGNORED, prompt_ids, render
 from training.config import DataSection, ModelSection
 from training.errors import DataError
 from training.formats import BadRow, Message, PreferenceRow, Row, read_preferences, read_rows
 from training.progress import Progress, Report
 from training.records import BaseModelRecord, DatasetManifest, SourceCount, digest_files, digest_of
+from training.tokenizer import load_tokenizer
 
 TRAIN, VALIDATION, PREFERENCES, REJECTED = "train.jsonl", "validation.jsonl", "preference_train.jsonl", "rejected.jsonl"
 
@@ -64,9 +65,10 @@ def prepare_dataset(model: ModelSection, data: DataSection, base: BaseModelRecor
         ModelError: the tokenizer or its chat template cannot be used.
     """
     started = time.monotonic()
+    _require_readable([source.path for source in data.sft] + [source.path for source in data.preferences])
     tokenizer = load_tokenizer(Path(base.folder))
     prepared = _Preparation(tokenizer, model.max_length, data.system_prompt, report)
-    rows = [prepared.sft(source.path, read_rows(source.path, source.format), source.format) for source in _readable(data)]
+    rows = [prepared.sft(source.path, read_rows(source.path, source.format), source.format) for source in data.sft]
     pairs = [prepared.preferences(source.path, read_preferences(source.path)) for source in data.preferences]
     _refuse_faults([*rows, *pairs], data.bad_rows)
     train, validation = _split([row for source in rows for row in source.kept], data.validation_fraction)
@@ -95,7 +97,7 @@ def prepare_dataset(model: ModelSection, data: DataSection, base: BaseModelRecor
 def read_prepared(path: Path, limit: int | None = None) -> list[dict[str, list[int]]]:
     """The first `limit` rows of a prepared file, as lists of token ids."""
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for _, line in zip(range(limit) if limit is not None else iter(int, 1), file, strict=False)]
+        return [json.loads(line) for line in islice(file, limit)]
 
 
 class _Preparation:
@@ -175,19 +177,18 @@ def _question_hash(messages: tuple[Message, ...]) -> str:
     return digest_of([message["content"] for message in messages if message["role"] == "user"])
 
 
-def _readable(data: DataSection) -> Iterator[Any]:
-    """The SFT sources, after making sure that every file can be opened: all missing ones are named together."""
+def _require_readable(paths: Iterable[Path]) -> None:
+    """Raises: DataError naming every file that is missing, empty or not a list of rows."""
     faults = []
-    for source in (*data.sft, *data.preferences):
+    for path in paths:
         try:
-            next(iter(read_preferences(source.path)), None)
+            next(iter(read_preferences(path)), None)
         except DataError as error:
             faults.append(error)
     if len(faults) == 1:
         raise faults[0]
     if faults:
         raise DataError("\n".join(fault.what for fault in faults), do="correct the paths in the recipe, or put the files there")
-    yield from data.sft
 
 
 def _refuse_faults(sources: list[_Source], policy: str) -> None:
@@ -221,7 +222,9 @@ def _refuse_nothing(train: list[Any], validation: list[Any], pairs: list[Any], d
     if data.preferences and not pairs:
         faults.append("no preference pair is left")
     if faults:
-        raise DataError("; ".join(faults), do="add rows, raise `data.validation_fraction`, or raise `model.max_length` if rows were too long")
+        raise DataError(
+            "; ".join(faults), do="add rows, raise `data.validation_fraction`, or raise `model.max_length` if rows were too long"
+        )
 
 
 def _write(out: Path, train: list[Any], validation: list[Any], pairs: list[Any], sources: list[_Source]) -> None:

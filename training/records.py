@@ -155,6 +155,7 @@ class AdapterArtifact(Record):
     parent_digest: str | None = Field(default=None, description="the adapter this one was trained on from")
     section_digest: str
     quantization: Literal["none", "nf4"]
+    double_quant: bool = Field(default=False, description="the NF4 constants were quantised too")
     trainable_parameters: int
     steps: int
     first_loss: float

@@ -11,21 +11,23 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from training.builders import load_base, load_tokenizer, new_adapter, save_adapter, settle, trainable_parameters, training_arguments
-from training.chat import IGNORED
+from training.builders import load_base, new_adapter, save_adapter, settle, trainable_parameters, training_arguments
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.errors import InputError, TrainingError
+from training.measure import answer_logits
 from training.prepare import TRAIN, VALIDATION, read_prepared
 from training.progress import Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
+from training.tokenizer import load_tokenizer
 from training.watch import Watch, losses
 
-_CHECKPOINTS = "checkpoints"
-_CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and AdamW's two moments
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and AdamW's two moments
 
 
 def train_sft(
@@ -43,8 +45,8 @@ def train_sft(
     settle(sft.seed)
     tokenizer = load_tokenizer(Path(base.folder))
     adapted = new_adapter(load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code), sft)
-    checkpoints = CheckpointFolder(out / _CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest]))
-    checkpoints.require_space(_CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
+    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest]))
+    checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
     watch = Watch(report, checkpoints)
     trainer = AnswerTrainer(adapted, sft, tokenizer, read_prepared(dataset_dir / TRAIN), watch)
     run(trainer, checkpoints)
@@ -60,6 +62,7 @@ def train_sft(
         dataset_digest=dataset.digest,
         section_digest=sft.digest,
         quantization=sft.quantization.type if sft.quantization else "none",
+        double_quant=bool(sft.quantization and sft.quantization.double_quant),
         trainable_parameters=trainable_parameters(adapted),
         steps=trainer.state.global_step,
         first_loss=first_loss,
@@ -82,7 +85,6 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.watch = watch
         arguments = SFTConfig(
             **training_arguments(sft, watch.checkpoints.staging),
-            train_sampling_strategy="group_by_length",
             max_length=None,
             shuffle_dataset=False,
             dataset_kwargs={"skip_prepare_dataset": True},
@@ -95,6 +97,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
             callbacks=[watch],
         )
+        self.remove_callback(PrinterCallback)  # it prints every log entry as a dict; progress goes through the report
 
     @staticmethod
     def rows(rows: list[dict[str, list[int]]]) -> Dataset:
@@ -113,14 +116,6 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return total / max(int(num_items_in_batch or 0) or len(targets), 1)
 
 
-def answer_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits `(answer tokens, vocabulary)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
-    hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
-    targets = inputs["labels"][:, 1:]
-    chosen = targets != IGNORED
-    return model.get_output_embeddings()(hidden[:, :-1][chosen]), targets[chosen]
-
-
 def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
     """Train from the newest whole checkpoint, or from the start.
 
@@ -137,7 +132,9 @@ def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
             do="halve `batch_size` and double `gradient_accumulation` (the same steps), or lower `model.max_length`",
         ) from error
     except OSError as error:
-        raise TrainingError(f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one") from error
+        raise TrainingError(
+            f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one"
+        ) from error
 
 
 def require_same_base(dataset: DatasetManifest, base: BaseModelRecord) -> None:

@@ -38,7 +38,7 @@ def check_loss(loss: float, step: int, zeros_before: int) -> int:
     return zeros
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback):  # type: ignore[misc]
     """Guards the loss, reports progress and seals checkpoints; afterwards it knows the first and the last loss."""
 
     def __init__(self, report: Report, checkpoints: CheckpointFolder) -> None:

@@ -22,10 +22,7 @@ def test_every_field_says_what_it_is_and_in_which_unit() -> None:
     assert [name for name, field in fields.items() if not field.description] == []
     units = {"_s": "seconds", "_bytes": "bytes"}
     silent = [
-        name
-        for name, field in fields.items()
-        for end, unit in units.items()
-        if name.endswith(end) and unit not in str(field.description)
+        name for name, field in fields.items() for end, unit in units.items() if name.endswith(end) and unit not in str(field.description)
     ]
     assert silent == []
 

@@ -1,0 +1,156 @@
+"""The real Prefect flows and the whole `tunegate run`, over a real server with fake engines; training is finished beforehand."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evaluation.records import Outcome
+from flows.approval import approve_release
+from flows.delivery import deliver
+from flows.errors import DONE, INTERRUPTED, NOT_PASSED, REFUSED
+from serving.lifecycle import State
+from serving.slots import free_port
+from tests.fakes_flows import (
+    ROOT,
+    SAFE,
+    UNSAFE,
+    QuickStages,
+    Site,
+    finish_training,
+    open_small_line,
+    printed,
+    quiet_console,
+    recipe_values,
+    until,
+    write_recipe,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture
+def home(site: Site, prefect: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
+    """The shared server's home, as this process's settings name it."""
+    for name, value in site.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")
+    return site
+
+
+def trained(site: Site, folder: Path, name: str, says: str) -> Path:
+    """A recipe whose training is finished."""
+    recipe = write_recipe(folder, recipe_values(name) | {"name": name})
+    finish_training(open_small_line(recipe, site.settings, site.registry, QuickStages(says)))
+    return recipe
+
+
+def test_a_retrain_that_passes_ends_with_a_release_that_waits_and_holds_no_process(home: Site, tmp_path: Path) -> None:
+    from flows.pipeline import retrain
+
+    recipe = trained(home, tmp_path, "retrained", SAFE)
+    judged = retrain(recipe, "ann")
+    assert (judged.verdict.outcome, judged.release.state) == (Outcome.PASS, State.AWAITING_APPROVAL)
+    again = retrain(recipe, "ann")
+    assert (again.release.id, again.verdict.digest) == (judged.release.id, judged.verdict.digest)
+
+
+def test_a_promote_gives_an_approved_release_the_traffic(home: Site, tmp_path: Path) -> None:
+    from flows.pipeline import promote, retrain
+
+    release = retrain(trained(home, tmp_path, "promoted", SAFE), "ann").release
+    approve_release(home.registry, release.id, "bob", "", None)
+    assert promote(release.id, "ann").state is State.LIVE
+    champion = home.registry.champion("promoted")
+    assert champion is not None
+    assert champion.id == release.id
+
+
+def test_a_run_goes_from_the_recipe_to_answers_of_the_new_model(home: Site, tmp_path: Path) -> None:
+    console = quiet_console()
+    assert deliver(trained(home, tmp_path, "whole", SAFE), "Dr. [bold]Ä[/]", console) == DONE
+    shown = printed(console)
+    assert "verdict on whole-2: PASS" in shown
+    assert "approved by Dr. [bold]Ä[/]" in shown
+    assert re.search(r"switch .* s  0 of \d\d+ requests failed; answered by whole-1 \d+, whole-2 \d+", shown)
+    assert all(each in shown for each in ("whole-1, before", "whole-2, now", UNSAFE, SAFE, "✗ pain-call", "whole-2 is live"))
+    assert [step.actor for step in home.registry.history("whole-2") if step.to_state is State.APPROVED] == ["Dr. [bold]Ä[/]"]
+
+
+def test_a_run_that_is_not_a_pass_exits_with_3_and_names_the_rules_and_answers(home: Site, tmp_path: Path) -> None:
+    console = quiet_console()
+    assert deliver(trained(home, tmp_path, "refused", "Take a [red]walk[/]."), "Dr. A", console) == NOT_PASSED
+    shown = printed(console)
+    assert "verdict on refused-2: FAIL" in shown
+    assert "✗ pain-call" in shown
+    assert "answered: Take a [red]walk[/]." in shown
+    assert home.registry.release("refused-2").state is State.REJECTED
+    champion = home.registry.champion("refused")
+    assert champion is not None
+    assert champion.id == "refused-1"
+
+
+def test_without_a_name_and_without_a_terminal_the_release_goes_on_waiting(home: Site, tmp_path: Path) -> None:
+    console = quiet_console()
+    recipe = trained(home, tmp_path, "patient", SAFE)
+    assert deliver(recipe, None, console) == DONE
+    assert "next      tunegate approve patient-2 --as NAME" in printed(console)
+    assert home.registry.release("patient-2").state is State.AWAITING_APPROVAL
+    assert deliver(recipe, "Dr. A", quiet_console()) == DONE
+    assert home.registry.release("patient-2").state is State.LIVE
+
+
+def tunegate(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_approve_command_promotes_and_refuses_another_digest_with_4(home: Site, tmp_path: Path) -> None:
+    from flows.pipeline import retrain
+
+    release = retrain(trained(home, tmp_path, "shell", SAFE), "ann").release
+    env = home.environment | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    digest = str(release.evidence_digest)[:12]
+    refused = tunegate("approve", release.id, "--as", "bob", "--digest", "f" * 12, env=env)
+    assert (refused.wait(120), home.registry.release(release.id).state) == (REFUSED, State.AWAITING_APPROVAL)
+    approving = tunegate("approve", release.id, "--as", "bob", "--digest", digest, env=env)
+    out, err = approving.communicate(timeout=300)
+    assert approving.returncode == DONE, err
+    assert f"{release.id} is live" in out
+
+
+def test_ctrl_c_during_a_stage_exits_with_130_one_line_and_no_process_left(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe")
+    home = tmp_path / "home"
+    env = {"TUNEGATE_HOME": str(home), "TUNEGATE_PORT": str(free_port()), "PREFECT_HOME": str(tmp_path / "prefect")}
+    running = tunegate("run", str(recipe), env=env)
+    try:
+        until(lambda: (home / "base" / "org--tiny.log").exists() or running.poll() is not None, 180)
+        family = psutil.Process(running.pid).children(recursive=True)
+        assert any("flows.stage_process" in process.cmdline() for process in family) or len(family) >= 2
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == INTERRUPTED, out + err
+    assert "stopped; the next run goes on from here" in err
+    assert "Traceback" not in err
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+    assert json.loads((home / "base" / "org--tiny.request.json").read_text(encoding="utf-8"))["stage"] == "base"

@@ -1,0 +1,144 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.fakes_training import TinyLine, sft_section
+from training.builders import load_adapter, load_base, new_adapter, save_adapter, settle
+from training.errors import MergeError
+from training.fold import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fold, read_updates
+
+
+@pytest.fixture
+def adapter(tiny: TinyLine, tmp_path: Path) -> Path:
+    """An adapter whose every tensor is random, so that each one left out would show."""
+    settle(5)
+    adapted = new_adapter(load_base(Path(tiny.base.folder), None), sft_section())
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            torch.nn.init.normal_(weight, std=0.2)
+    save_adapter(adapted, tmp_path / "adapter", "tiny")
+    return tmp_path / "adapter"
+
+
+def merged(base: Path, adapter: Path, out: Path) -> Path:
+    out.mkdir()
+    fold(base, read_updates(adapter), out, lambda name, tensor: tensor, lambda done, total: None)
+    return out
+
+
+def harm(adapter: Path, change: dict[str, torch.Tensor | None]) -> None:
+    tensors = {**load_file(adapter / ADAPTER_WEIGHTS), **change}
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, adapter / ADAPTER_WEIGHTS)
+
+
+def test_the_merged_weights_are_those_peft_merges_in_fp32(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    base = Path(tiny.base.folder)
+    full = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    expected = load_adapter(full, adapter, trainable=True).merge_and_unload().to(torch.bfloat16).state_dict()
+
+    ours = AutoModelForCausalLM.from_pretrained(merged(base, adapter, tmp_path / "out"), dtype=torch.bfloat16).state_dict()
+
+    assert ours.keys() == expected.keys()
+    assert all(ours[name].equal(expected[name]) for name in ours)
+
+
+def test_the_output_is_served_as_it_is(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    out = merged(Path(tiny.base.folder), adapter, tmp_path / "out")
+
+    assert {path.name for path in out.iterdir()} >= {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    }  # fmt: skip
+    assert AutoTokenizer.from_pretrained(out).chat_template == AutoTokenizer.from_pretrained(tiny.base.folder).chat_template
+    assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
+    assert not (out / "record.json").exists()
+
+
+def test_a_base_in_several_shards_is_merged_shard_by_shard(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    one = merged(Path(tiny.base.folder), adapter, tmp_path / "one")
+    model = AutoModelForCausalLM.from_pretrained(tiny.base.folder, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
+
+    many = merged(tmp_path / "sharded", adapter, tmp_path / "many")
+
+    assert len(list(many.glob("*.safetensors"))) > 1
+    left, right = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (one, many))
+    assert all(left[name].equal(right[name]) for name in left)
+
+
+def test_untied_weights_are_kept_apart(tmp_path: Path) -> None:
+    line = TinyLine(tmp_path / "untied", tied=False)
+    adapted = new_adapter(load_base(Path(line.base.folder), None), sft_section())
+    save_adapter(adapted, tmp_path / "adapter", "tiny")
+
+    tensors = load_file(merged(Path(line.base.folder), tmp_path / "adapter", tmp_path / "out") / "model.safetensors")
+
+    assert not tensors["lm_head.weight"].equal(tensors["model.embed_tokens.weight"])
+
+
+def test_merging_twice_gives_the_same_bytes(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    first, second = (merged(Path(tiny.base.folder), adapter, tmp_path / name) for name in ("one", "two"))
+
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_an_update_without_its_weight_is_refused(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    tensors = load_file(adapter / ADAPTER_WEIGHTS)
+    stray = {name.replace("layers.1", "layers.7"): tensor.clone() for name, tensor in tensors.items() if "layers.1.mlp.up_proj" in name}
+    harm(adapter, dict(stray))
+
+    with pytest.raises(MergeError, match=r"1 of 15 adapter updates .* model\.layers\.7\.mlp\.up_proj\.weight"):
+        merged(Path(tiny.base.folder), adapter, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_is_not_finite_is_refused(adapter: Path, value: float) -> None:
+    name = next(name for name in load_file(adapter / ADAPTER_WEIGHTS) if "lora_B" in name)
+    broken = load_file(adapter / ADAPTER_WEIGHTS)[name].clone()
+    broken[0, 0] = value
+    harm(adapter, {name: broken})
+
+    with pytest.raises(MergeError, match="1 adapter tensors hold NaN or infinity"):
+        read_updates(adapter)
+
+
+def test_an_update_too_large_for_bf16_is_refused(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    harm(
+        adapter, {name: torch.full_like(tensor, 1e20) for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items() if "q_proj" in name}
+    )
+
+    with pytest.raises(MergeError, match=r"q_proj\.weight is not finite after the merge"):
+        merged(Path(tiny.base.folder), adapter, tmp_path / "out")
+
+
+def test_half_a_pair_is_refused(adapter: Path) -> None:
+    harm(adapter, {next(name for name in load_file(adapter / ADAPTER_WEIGHTS) if "lora_B" in name): None})
+
+    with pytest.raises(MergeError, match="not its lora_B"):
+        read_updates(adapter)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"use_dora": True}, {"use_rslora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"peft_type": "IA3"}]
+)
+def test_an_adapter_with_another_formula_is_refused(adapter: Path, setting: dict[str, object]) -> None:
+    settings = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps(settings | setting))
+
+    with pytest.raises(MergeError, match="is not a plain LoRA adapter"):
+        read_updates(adapter)
+
+
+def test_an_adapter_for_a_wider_model_is_refused(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny.base.folder, base)
+    tensors = load_file(base / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({**tensors, name: torch.zeros(32, 64, dtype=torch.bfloat16)}, base / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(MergeError, match=r"q_proj\.weight is \(32, 64\), its update is \(64, 64\)"):
+        merged(base, adapter, tmp_path / "out")

@@ -1,0 +1,130 @@
+"""Preference tuning: TRL's DPOTrainer goes on from the SFT adapter, held to it as the reference.
+
+The reference is a frozen copy of the SFT adapter over the same base weights (TRL's `ref` adapter), so no second model is
+in memory. Knows nothing of how pairs were written or rendered. Next: `merge.py`.
+"""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import DPOConfig, DPOTrainer
+
+from training.builders import load_adapter, load_base, save_adapter, settle, trainable_parameters, training_arguments
+from training.checkpoints import CheckpointFolder
+from training.config import ModelSection, PreferenceSection, SftSection
+from training.errors import InputError
+from training.prepare import PREFERENCES, read_prepared
+from training.progress import Report
+from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
+from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, CHECKPOINTS, require_same_base, run
+from training.tokenizer import load_tokenizer
+from training.watch import Watch, losses
+
+_INHERITED = ("learning_rate", "epochs", "batch_size", "gradient_accumulation")
+
+
+def train_preference(
+    model: ModelSection,
+    sft: SftSection,
+    preference: PreferenceSection,
+    base: BaseModelRecord,
+    dataset_dir: Path,
+    dataset: DatasetManifest,
+    parent_dir: Path,
+    parent: AdapterArtifact,
+    out: Path,
+    report: Report,
+) -> AdapterArtifact:
+    """Tune the adapter in `parent_dir` on the prepared pairs and write the new one to `out`.
+
+    Raises:
+        InputError: the dataset or the adapter belongs to another base model, or there are no pairs.
+        TrainingError: the loss left the finite numbers, or the disk is full.
+    """
+    started = time.monotonic()
+    require_same_base(dataset, base)
+    _require_pairs(dataset, parent, base)
+    verify_files(dataset_dir, dataset.files)
+    verify_files(parent_dir, parent.files)
+    merged_section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
+    settle(sft.seed)
+    tokenizer = load_tokenizer(Path(base.folder))
+    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code)
+    adapted = load_adapter(weights, parent_dir, trainable=True)
+    trained = trainable_parameters(adapted)
+    section_digest = digest_of([preference.digest, merged_section.digest])
+    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, parent.digest, section_digest]))
+    checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
+    trainer = PairTrainer(
+        adapted, merged_section, preference, tokenizer, read_prepared(dataset_dir / PREFERENCES), Watch(report, checkpoints)
+    )
+    run(trainer, checkpoints)
+    first_loss, last_loss = losses(trainer.state)
+    checkpoints.remove()
+    save_adapter(adapted, out, base.source)
+    artifact = AdapterArtifact(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_s=time.monotonic() - started,
+        stage="dpo",
+        base_digest=base.digest,
+        dataset_digest=dataset.digest,
+        parent_digest=parent.digest,
+        section_digest=section_digest,
+        quantization=parent.quantization,
+        double_quant=parent.double_quant,
+        trainable_parameters=trained,
+        steps=trainer.state.global_step,
+        first_loss=first_loss,
+        last_loss=last_loss,
+        validation_loss=None,
+        files=digest_files(out),
+    )
+    artifact.write(out)
+    return artifact
+
+
+class PairTrainer(DPOTrainer):  # type: ignore[misc]
+    """TRL's DPOTrainer over pairs that are tokenised already."""
+
+    def __init__(
+        self, model: Any, sft: SftSection, preference: PreferenceSection, tokenizer: Any, pairs: list[dict[str, list[int]]], watch: Watch
+    ) -> None:
+        self.watch = watch
+        arguments = DPOConfig(**training_arguments(sft, watch.checkpoints.staging), beta=preference.beta, max_length=None)
+        columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+        # Pairs of like length share a batch: the trainer's sampler reads the lengths from this column.
+        rows = [{**{key: pair[key] for key in columns}, "length": len(pair["prompt_ids"]) + len(pair["chosen_ids"])} for pair in pairs]
+        super().__init__(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[watch])
+        self.remove_callback(PrinterCallback)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Leave the rows alone: TRL would render and tokenise text, and `prepare.py` has done both."""
+        return dataset
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the tuned adapter; the reference is the SFT adapter already.
+
+        transformers loads the sub-folders of a checkpoint with two adapters and passes over the one at its top, so that a
+        resumed run would silently go on from the SFT adapter with the optimizer's state of another.
+        """
+        (model or self.model).load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """The DPO loss of a batch whose first half is the chosen and second half the rejected answers."""
+        self.watch.tokens += int(inputs["attention_mask"].sum())
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def _require_pairs(dataset: DatasetManifest, parent: AdapterArtifact, base: BaseModelRecord) -> None:
+    if parent.base_digest != base.digest:
+        raise InputError(
+            f"the adapter was trained on base model {parent.base_digest[:12]}, this is {base.digest[:12]}",
+            why="its numbers mean nothing on other weights",
+            do="train the adapter again on this base model",
+        )
+    if dataset.preference_rows == 0:
+        raise InputError("the dataset has no preference pairs", do="name a file in `data.preferences`, or leave this stage out")

@@ -11,7 +11,7 @@ TORCH  := $(if $(FINDS),,$(if $(filter cpu,$(EXTRA)),--torch-backend cpu))
 # Without a terminal nobody can be asked; a name given here is the approver's.
 APPROVE_AS ?= $(shell [ -t 0 ] || echo make-demo)
 
-.PHONY: demo test setup check pins generated clean
+.PHONY: demo test quick setup check pins generated clean
 
 demo: setup  ## set up, then train, evaluate, gate, promote and serve the embedded model, and ask it a question
 	$(BIN)/tunegate run flows/recipes/demo.yaml $(if $(APPROVE_AS),--approve-as $(APPROVE_AS))
@@ -19,7 +19,10 @@ demo: setup  ## set up, then train, evaluate, gate, promote and serve the embedd
 	@echo "The server goes on in the background: $(BIN)/tunegate status, $(BIN)/tunegate stop"
 
 test: setup check  ## everything: style, types, layers, unit tests, real vLLM, real Prometheus, the whole line
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=80 --durations=10
+
+quick: setup  ## the tests that take seconds; neither vLLM nor Prometheus is started
+	$(BIN)/python -m pytest -m "not slow and not vllm"
 
 check: setup
 	$(BIN)/ruff check .

@@ -31,8 +31,8 @@ class Renders(Record):
 
 def render_conversations(model_dir: Path, model_digest: str, suite: Suite, out: Path, created_at: str) -> Renders:
     """Render every prompt of the suite, and conversations made to be awkward, with the served model's tokenizer as training does."""
-    from training.builders import load_tokenizer
     from training.chat import prompt_ids, render
+    from training.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model_dir)
     conversations = [*(prompt.messages for prompt in suite.prompts), *(messages for _, messages in awkward_conversations())]

@@ -23,6 +23,8 @@ from training.errors import RecordError
 
 _log = logging.getLogger(__name__)
 
+_HANDOVER_S = 2.0
+
 Command = Callable[[Release, int], EngineCommand]
 """(release, port) -> the engine to run."""
 
@@ -96,12 +98,13 @@ class Supervisor:
     async def _keep_warm(self, snapshot: Snapshot) -> Snapshot:
         """Lease the slots of champions that were replaced since the last look."""
         champions = frozenset(release.id for release in snapshot.champions.values())
-        retired = [r.id for r in snapshot.releases if r.id in self._champions - champions and r.state is State.RETIRED]
-        until = self._now() + timedelta(seconds=self._settings.warm_s)
-        for release_id in retired:
-            await asyncio.to_thread(self._registry.want_slot, release_id, until)
+        replaced = [release for release in snapshot.releases if release.id in self._champions - champions]
+        for release in replaced:
+            # One that was rolled back gets no more traffic than what the gateway sends before its table has followed.
+            stays_s = self._settings.warm_s if release.state is State.RETIRED else _HANDOVER_S + self._settings.poll_s
+            await asyncio.to_thread(self._registry.want_slot, release.id, self._now() + timedelta(seconds=stays_s))
         self._champions = champions
-        return await asyncio.to_thread(self._registry.snapshot) if retired else snapshot
+        return await asyncio.to_thread(self._registry.snapshot) if replaced else snapshot
 
     def _forget_ended(self) -> None:
         for release_id, task in list(self._tending.items()):

@@ -104,7 +104,12 @@ def test_certificate_and_dataset_are_shown_when_given(tmp_path: Path) -> None:
         created_at="x",
         base_digest="b",
         adapter_digest="a",
-        certificate=MergeCertificate(measurements=(measured,), chosen="bf16_base", reason="It keeps more rules."),
+        certificate=MergeCertificate(
+            trained=measured.model_copy(update={"variant": "trained"}),
+            measurements=(measured,),
+            chosen="bf16_base",
+            reason="It keeps more rules.",
+        ),
         files=(),
     )
     source = SourceCount(path="sft.jsonl", sha256="0", format="alpaca", rows_in=10, kept=9, dropped={"duplicate": 1})

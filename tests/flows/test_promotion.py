@@ -65,7 +65,6 @@ def test_a_rollback_puts_the_former_champion_back_at_once(site: Site, tmp_path: 
     assert answering(site, "returns") == ("returns-1", UNSAFE)
 
 
-@pytest.mark.xfail(strict=False, reason="the supervisor stops a rolled-back slot before the gateway's table has followed")
 def test_a_rollback_under_load_fails_no_request(site: Site, tmp_path: Path) -> None:
     live = switch(site.board, approved(site, tmp_path, "retreats"), "ann")
     asyncio.run(wait_until_routed(site.url, site.key, live))

@@ -191,6 +191,8 @@ def test_a_rollback_finds_the_old_slot_running_and_stops_the_bad_one(stage: Stag
         await until(lambda: old.id in stage.registry.snapshot().leases)
         stage.registry.release_slot(new.id)
         stage.registry.rollback("clinic", "bob", "worse")
+        await until(lambda: new.id in stage.registry.snapshot().leases)
+        stage.clock.forward(3)
         await until(stage.is_in(new, None))
         stage.clock.forward(301)
         await asyncio.sleep(0.3)
@@ -258,7 +260,9 @@ def merged_model(folder: Path) -> str:
         created_at="2030-01-01T00:00:00Z",
         base_digest="0" * 64,
         adapter_digest="1" * 64,
-        certificate=MergeCertificate(measurements=(figures,), chosen="bf16_base", reason="nearest"),
+        certificate=MergeCertificate(
+            trained=figures.model_copy(update={"variant": "trained"}), measurements=(figures,), chosen="bf16_base", reason="nearest"
+        ),
         files=digest_files(folder),
     )
     record.write(folder)

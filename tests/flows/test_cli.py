@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -279,11 +280,15 @@ def test_the_console_script_exits_as_documented(home: Path) -> None:
 
 
 def test_ctrl_c_exits_with_130_one_line_and_no_key_left_behind(registry: Registry, home: Path) -> None:
-    """The gateway that is asked never answers, so the command waits until it is interrupted."""
+    """The gateway that is asked never answers, so the command waits until it is interrupted.
+
+    The heartbeat lies a minute ahead: it must still be fresh when a slow machine has started the command.
+    """
     with socket.create_server(("127.0.0.1", 0)) as mute:
         now = utc_now()
         port = mute.getsockname()[1]
-        registry.beat(ServerInfo(boot_id="b", hostname="h", pid=1, host="127.0.0.1", port=port, started_at=now, beat_at=now))
+        with Registry(url_in(home), now=lambda: now + timedelta(minutes=1)) as ahead:
+            ahead.beat(ServerInfo(boot_id="b", hostname="h", pid=1, host="127.0.0.1", port=port, started_at=now, beat_at=now))
         asking = program("ask", "clinic", "Hello?")
         mute.settimeout(60)
         try:

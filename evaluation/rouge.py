@@ -8,19 +8,16 @@ import logging
 from functools import cache
 from typing import Any
 
-import jieba
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
-
 from evaluation.text import WORD, fold_text
 
-jieba.setLogLevel(logging.WARNING)  # it prints its loading time to stderr otherwise
 
-
-class ChineseTokenizer(Tokenizer):  # type: ignore[misc]  # rouge_score has no types
+class ChineseTokenizer:
     """jieba's words, folded, without punctuation; words in other scripts stay whole."""
 
     def __init__(self) -> None:
+        import jieba
+
+        jieba.setLogLevel(logging.WARNING)  # it prints its loading time to stderr otherwise
         self._cutter = jieba.Tokenizer()  # our own: the module's is shared, and others may add words to it
 
     def tokenize(self, text: str) -> list[str]:
@@ -35,4 +32,6 @@ def rouge_l(answer: str, reference: str, language: str) -> float:
 
 @cache
 def _scorer(language: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # brings nltk and scikit-learn: five seconds that a command may not need
+
     return RougeScorer(["rougeL"], tokenizer=ChineseTokenizer() if language == "zh" else None)

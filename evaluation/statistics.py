@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 Rows = NDArray[np.float64]
 
@@ -28,6 +27,8 @@ def wilson_interval(successes: int, trials: int, alpha: float) -> Interval:
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
+    from scipy.stats import binomtest  # imported where it is used: it takes seconds, and most commands judge nothing
+
     ci = binomtest(successes, trials).proportion_ci(confidence_level=1 - 2 * alpha, method="wilson")
     return Interval(float(ci.low), float(ci.high))
 
@@ -46,6 +47,8 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
     Source: McNemar, Psychometrika 12 (1947), with the exact binomial tail instead of chi-square. No change at all gives 1.
     """
+    from scipy.stats import binomtest
+
     if gained + lost == 0:
         return 1.0
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
@@ -58,6 +61,8 @@ def paired_proportion_interval(gained: int, lost: int, pairs: int, alpha: float)
     nothing changed. Source: Agresti & Min, "Simple improved confidence intervals for comparing matched proportions",
     Statistics in Medicine 24 (2005).
     """
+    from scipy.stats import norm
+
     b, c, n = gained + 0.5, lost + 0.5, pairs + 2.0
     centre = (b - c) / n
     half = float(norm.ppf(1 - alpha)) * math.sqrt((b + c) - (b - c) ** 2 / n) / n

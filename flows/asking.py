@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
-from openai import OpenAI, OpenAIError
 from pydantic import SecretStr
 
 from flows.errors import ServingFailed
@@ -25,6 +24,8 @@ def ask_once(settings: Settings, public_name: str, question: str, system: str | 
     Raises:
         ServingFailed: no server runs, or the gateway refused.
     """
+    from openai import OpenAI, OpenAIError  # two seconds of imports that only a question needs
+
     with open_registry(settings) as registry:
         server = registry.server()
         if server is None:

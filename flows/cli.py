@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from flows.display import make_console, plain
-from flows.errors import BAD_INPUT, DONE, INTERRUPTED, REFUSED
+from flows.display import Display, make_console, plain
+from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from training.errors import TunegateError
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of the gateway.")
 app.add_typer(keys_app, name="keys")
+data_app = typer.Typer(no_args_is_help=True, help="Look through data before it is trained on.")
+app.add_typer(data_app, name="data")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]
@@ -43,6 +45,13 @@ def run(
     approve_as: Annotated[str | None, typer.Option(help="approve under this name without asking, if the verdict is PASS")] = None,
 ) -> None:
     """Run the whole line: prepare, train, merge, serve, judge, approve, switch. Goes on where an earlier run stopped."""
+    from flows.recipe import load_recipe
+    from flows.stage_runner import warm_up
+    from serving.settings import load_settings
+
+    home = load_settings().home
+    if not list((home / "runs" / load_recipe(recipe).name).glob("merge-*/record.json")):
+        warm_up(home)  # a first run trains: what it needs is imported while Prefect starts
     from flows.delivery import deliver
 
     raise typer.Exit(deliver(recipe, approve_as, console))
@@ -200,6 +209,30 @@ def ask(
 
     answer = ask_once(load_settings(), public_name, question, system)
     console.print(f"[dim]{answer.release_id}[/] {plain(answer.text.strip())}", highlight=False)
+
+
+@data_app.command("check")
+def check_data(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="files, folders, globs or addresses of rows, in any known format")],
+    suite: Annotated[list[Path] | None, typer.Option(help="folder of an evaluation suite that the rows must not overlap")] = None,
+    base: Annotated[Path | None, typer.Option(help="folder of a base model whose tokenizer counts the tokens")] = None,
+    max_length: Annotated[int | None, typer.Option(help="tokens per row; longer rows are named")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the report")] = Path("data_check"),
+    as_json: AsJson = False,
+) -> None:
+    """Look through data before there is a recipe: formats, faults, languages, personal data, duplicates, leaks; ends with what to fix."""
+    from flows.data_check import check_data as check
+    from training.data.report_markdown import markdown_report
+    from training.data.sources import SourceSection
+
+    sources = [SourceSection.model_validate({"path": path}) for path in paths]
+    with Display(make_console(stderr=True)).stage("data check") as shown:
+        checked = check(sources, suite or [], base, max_length, out, shown.report)
+        shown.note = f"{checked.profile.rows_in} rows, {checked.profile.rows_used} of them can be used"
+    typer.echo(checked.profile.model_dump_json(indent=2) if as_json else markdown_report(checked.report))
+    if not as_json:
+        typer.echo(f"report   {checked.page}\nrejected {checked.rejected}")
+    raise typer.Exit(FAILED if checked.profile.faults else DONE)
 
 
 @keys_app.command("create")

@@ -86,7 +86,7 @@ class _Live:
 
     def report(self, progress: Progress) -> None:
         self.note = progress.note
-        count = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else progress.unit
+        count = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else f"{progress.done} {progress.unit}"
         self._bar.update(self._task, completed=progress.done, total=progress.total or None, note=plain(f"{count}  {progress.note}"))
 
 

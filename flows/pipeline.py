@@ -12,7 +12,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import judging, promotion, stages
+from flows import data_drift, judging, promotion, stages
 from flows.judging import Judged
 from flows.promotion import open_switchboard
 from flows.stages import open_line
@@ -23,11 +23,13 @@ _stage = task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)
 
 fetch_base = _stage(stages.fetch_base)
 prepare = _stage(stages.prepare)
+look_for_drift = _stage(data_drift.look_for_drift)
 sft = _stage(stages.sft)
 prefer = _stage(stages.prefer)
 merge = _stage(stages.merge)
 keep_champion_serving = _stage(judging.keep_champion_serving)
 register = _stage(judging.register)
+remember_data = _stage(data_drift.remember_data)
 evaluate = _stage(judging.evaluate)
 gate = _stage(judging.gate)
 switch = _stage(promotion.switch)
@@ -40,11 +42,13 @@ def retrain(recipe: Path, requester: str) -> Judged:
         base = fetch_base(line)
         champion = keep_champion_serving(line, base)
         dataset = prepare(line, base)
+        look_for_drift(line, dataset)
         adapter = sft(line, base, dataset)
         if line.recipe.preference is not None:
             adapter = prefer(line, base, dataset, adapter)
         merged = merge(line, base, dataset, adapter)
         release = register(line, merged)
+        remember_data(line, release, dataset)
         candidate_card = evaluate(line, release, merged)
         champion_card = evaluate(line, champion) if champion.id != release.id else None
         return gate(line, release, candidate_card, champion_card, merged, dataset)

@@ -3,11 +3,10 @@
 Arithmetic and reading only; the arithmetic is `training/memory.py`. Knows nothing of torch.
 """
 
-import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -19,6 +18,9 @@ from evaluation.rules import check_examples, rules_for
 from evaluation.suite import Suite, load_suite
 from flows.errors import RecipeError
 from flows.recipe import Recipe
+from training.data.read_record import Record
+from training.data.sources import SourceSection, open_source, size_bytes
+from training.errors import DataError
 from training.memory import ModelShape, TrainingPlan, plan_training, shape_of
 
 _GB = 1e9
@@ -58,8 +60,8 @@ def make_plan(recipe: Recipe) -> Plan:
         ModelError: the base model's sizes are not known, or the recipe asks for layers it does not have.
     """
     shape = shape_of(recipe.model.base)
-    rows, characters = _count([source.path for source in recipe.data.sft])
-    pairs, _ = _count([source.path for source in recipe.data.preferences])
+    rows, characters = _count(recipe.data.sft)
+    pairs, _ = _count(recipe.data.preferences)
     train_rows = None if rows is None else round(rows * (1 - recipe.data.validation_fraction))
     per_row = None if not rows else max(1, characters // rows // _CHARACTERS_PER_TOKEN)
     training = plan_training(shape, recipe.model, recipe.sft, recipe.preference, rows=train_rows, pairs=pairs, tokens_per_row=per_row)
@@ -109,8 +111,14 @@ def check_files(recipe: Recipe) -> list[str]:
         RecipeError: with everything that is not: data files, suites, rules and their own examples.
     """
     fine: list[str] = []
-    problems = [f"{path}: no such file" for path in _data_paths(recipe) if not path.is_file()]
-    fine += [f"{path.name}: {path.stat().st_size:,} bytes" for path in _data_paths(recipe) if path.is_file()]
+    problems: list[str] = []
+    for source in (*recipe.data.sft, *recipe.data.preferences):
+        try:
+            size = size_bytes(source)
+        except DataError as error:
+            problems.append(error.what)
+            continue
+        fine.append(source.label if size is None else f"{source.label}: {size:,} bytes")
     for folder in (recipe.evaluation.suite, recipe.merge.validation_suite):
         try:
             suite = load_suite(folder)
@@ -132,10 +140,6 @@ def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:
     if recipe.gate.min_prompts <= len(suite.prompts):
         return []
     return [f"gate.min_prompts is {recipe.gate.min_prompts}, but {suite.name} has {len(suite.prompts)} prompts: nothing could pass"]
-
-
-def _data_paths(recipe: Recipe) -> list[Path]:
-    return [source.path for source in recipe.data.sft] + [source.path for source in recipe.data.preferences]
 
 
 def _resolved(recipe: Recipe, shape: ModelShape) -> tuple[Resolved, ...]:
@@ -175,32 +179,23 @@ def _resolved(recipe: Recipe, shape: ModelShape) -> tuple[Resolved, ...]:
     )
 
 
-def _count(paths: list[Path]) -> tuple[int | None, int]:
-    """Rows in all files, and their characters estimated from the first rows; None when one of them is not here."""
+def _count(sources: Sequence[SourceSection]) -> tuple[int | None, int]:
+    """Rows of all sources, and their characters estimated from the first; None when one of them does not lie on this disk."""
     rows = characters = 0
-    for path in paths:
-        if not path.is_file():
+    for section in sources:
+        if not isinstance(section.path, Path) or not section.path.exists():
             return None, 0
-        count, size = _count_one(path)
+        count, size = _count_one(section)
         rows, characters = rows + count, characters + size
     return rows, characters
 
 
-def _count_one(path: Path) -> tuple[int, int]:
-    if path.suffix == ".json":
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-        return len(values), sum(_characters(value) for value in values)
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        lines = [line for line in file if line.strip()]
-    seen = [_characters(json.loads(line)) for line in lines[:_PREVIEW_ROWS] if line.lstrip().startswith("{")]
-    return len(lines), sum(seen) * len(lines) // max(1, len(seen))
-
-
-def _characters(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(_characters(each) for each in inner)
+def _count_one(section: SourceSection) -> tuple[int, int]:
+    count = seen = 0
+    for count, row in enumerate(open_source(section), start=1):
+        if count <= _PREVIEW_ROWS and isinstance(row, Record):
+            seen += sum(len(text) for text in row.values.values() if isinstance(text, str)) or len(str(row.values))
+    return count, seen * count // max(1, min(count, _PREVIEW_ROWS))
 
 
 def _or_unknown(value: int | None) -> str:

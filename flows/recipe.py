@@ -13,7 +13,9 @@ from evaluation.config import EvaluationSection, GateSection
 from evaluation.documents import Document, explain, read_yaml
 from flows.errors import RecipeError
 from serving.config import ServingSection
-from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, Section, SftSection
+from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, SftSection
+from training.data.read_secrets import masked
+from training.sections import Section
 
 
 class Recipe(Section):
@@ -46,6 +48,12 @@ class Recipe(Section):
                 f"serving.max_model_len ({self.serving.max_model_len}) is below model.max_length ({self.model.max_length}): "
                 "the model would be trained on rows longer than it is served with"
             )
+        for source in (*self.data.sft, *self.data.preferences):
+            address = source.database or (source.path if isinstance(source.path, str) else "")
+            if masked(address) != address:
+                faults.append(
+                    f"{source.label}: the address holds a secret, which would be recorded; write ${{NAME}} and set it in the environment"
+                )
         if self.merge.validation_suite == self.evaluation.suite:
             faults.append(
                 "merge.validation_suite is evaluation.suite: a merge chosen on the gate's own prompts would be judged on them again"
@@ -89,7 +97,7 @@ def _validate(document: Document, problems: list[str]) -> Recipe | None:
 def _resolved(kind: Any, value: Any, folder: Path) -> Any:
     """`value` with every string that the schema types as a Path made absolute against `folder`."""
     kinds = (kind, *_arguments(kind))
-    if isinstance(value, str) and Path in kinds:
+    if isinstance(value, str) and Path in kinds and "://" not in value:
         return str((folder / Path(value).expanduser()).resolve())
     if isinstance(value, list):
         return [_resolved(_item_kind(kinds), item, folder) for item in value]

@@ -119,7 +119,7 @@ def _type(field: _Schema) -> str:
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     if field["type"] == "object":
-        return f"metric → {_type(field['additionalProperties'])}"
+        return f"{'metric' if '$ref' in field['additionalProperties'] else 'name'} → {_type(field['additionalProperties'])}"
     return {"path": "path", "password": "secret text"}.get(field.get("format", ""), _TYPES[field["type"]])
 
 
@@ -127,6 +127,8 @@ def _bounds(kind: _Schema) -> str:
     item = kind.get("items", {}) if kind.get("type") == "array" else {}
     own = [words.format(_value(kind[name]).strip("`")) for name, words in _BOUNDS if name in kind]
     own += [words.format(kind[name]) for name, words in _SIZES if name in kind]
+    if isinstance(value := kind.get("additionalProperties"), dict):
+        own += [f"each {words.format(_value(value[name]).strip('`'))}" for name, words in _BOUNDS if name in value]
     return ", ".join(own + [f"each {words.format(item[name])}" for name, words in _SIZES if name in item])
 
 

@@ -1,15 +1,14 @@
-"""Runs one heavy stage in a process of its own, so that its memory is given back and a crash takes nothing else along.
+"""What one heavy stage does, in a process of its own: its memory is given back, and a crash takes nothing else along.
 
     python -m flows.stage_process REQUEST.json
 
-The child speaks JSON lines on its standard output: {"progress": …} while it works, {"error": …} when a person can mend something.
-Its record on disk, not its exit status, says that a stage is finished. Here training meets the evaluation's rules, which it must
-not know. Next: `stages.py`, which decides what has to run.
+Says JSON lines on its standard output: {"progress": …} while it works, {"error": …} when a person can mend something. Its record on
+disk, not its exit status, says that a stage is finished. Here training meets the evaluation's rules, which it must not know.
+Next: `stage_host.py`, which starts it quickly; `stage_runner.py`, which orders it.
 """
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,18 +19,15 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation.rules import judge_answer
 from evaluation.suite import Suite, load_suite
-from flows.errors import FAILED, StageFailed
+from flows.errors import FAILED
 from flows.recipe import Recipe
 from flows.rendering import render_conversations
-from serving import leash
-from training.environment import stage_environment
+from training.data.leakage import SuitePrompt
 from training.errors import InputError, TunegateError
 from training.progress import Progress, Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel
 
 StageName = Literal["base", "prepare", "sft", "preference", "merge", "render"]
-CHILD = (sys.executable, "-m", "flows.stage_process")
-_TAIL_LINES = 12
 
 
 class StageRequest(BaseModel):
@@ -47,78 +43,6 @@ class StageRequest(BaseModel):
     dataset: Path | None = None
     adapter: Path | None = None
     merged: Path | None = None
-
-
-def run_stage(request: StageRequest, report: Report, child: Sequence[str] = CHILD) -> None:
-    """Run a stage in a child that dies with this process; returns when the child has ended well.
-
-    Args:
-        child: the program to run; the path of the request is put behind it.
-
-    Raises:
-        TunegateError: the child met an error that a person can mend.
-        StageFailed: the child died, or ended with an error of its own; its log is named.
-    """
-    request.out.mkdir(parents=True, exist_ok=True)
-    path, log_path = request.out.parent / f"{request.out.name}.request.json", request.out.parent / f"{request.out.name}.log"
-    path.write_text(request.model_dump_json(indent=1), encoding="utf-8")
-    argv = [sys.executable, "-I", "-S", leash.__file__, *child, str(path)]
-    with log_path.open("ab") as log:
-        # The open pipe is the leash: when this process dies, the child's whole group is killed.
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, text=True, env=_environment()
-        )
-        try:
-            error = _listen(process, report)
-            status = process.wait()
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
-    if error is not None:
-        raise error
-    if status != 0:
-        raise StageFailed(
-            f"the {request.stage} stage ended with status {status}:\n{_tail(log_path)}",
-            why="its record was not written, so nothing builds on it",
-            do=f"read {log_path}; the next run goes on from the last checkpoint",
-        )
-
-
-def _listen(process: "subprocess.Popen[str]", report: Report) -> TunegateError | None:
-    assert process.stdout is not None
-    error: TunegateError | None = None
-    for line in process.stdout:
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue  # a library that prints
-        if not isinstance(said, dict):
-            continue
-        if "progress" in said:
-            report(Progress(**said["progress"]))
-        elif "error" in said:
-            kind = InputError if said["error"].pop("input") else StageFailed
-            error = kind(**said["error"])
-    return error
-
-
-def _environment() -> dict[str, str]:
-    # The folder above `flows` is where the packages are found when the project runs from its own checkout.
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **stage_environment(len(os.sched_getaffinity(0)))}
-
-
-def _tail(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-    return "\n".join(f"    {line}" for line in lines)
-
-
-# What follows runs in the child.
 
 
 def main(argv: list[str]) -> int:
@@ -149,7 +73,18 @@ def _base(request: StageRequest, report: Report) -> None:
 def _prepare(request: StageRequest, report: Report) -> None:
     from training.prepare import prepare_dataset
 
-    prepare_dataset(request.recipe.model, request.recipe.data, _read_base(request), request.out, report)
+    prompts = suite_prompts([load_suite(suite) for suite in judged_by(request.recipe)])
+    prepare_dataset(request.recipe.model, request.recipe.data, _read_base(request), request.out, report, prompts)
+
+
+def judged_by(recipe: Recipe) -> list[Path]:
+    """Folders of the suites by whose prompts a recipe's model is measured: none of them may be trained on."""
+    return [recipe.evaluation.suite, recipe.merge.validation_suite]
+
+
+def suite_prompts(suites: Sequence[Suite]) -> list[SuitePrompt]:
+    """The suites' prompts as data preparation takes them: what the user says, and the reference answer."""
+    return [SuitePrompt(suite.name, prompt.id, prompt.text, prompt.reference) for suite in suites for prompt in suite.prompts]
 
 
 def _sft(request: StageRequest, report: Report) -> None:

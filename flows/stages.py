@@ -2,7 +2,7 @@
 
 A folder's name is its stage and the first digits of the digest of its inputs, so an unchanged stage is found again, a changed one
 gets a new folder, and a killed one goes on in its own. Plain functions: a test or a shell can call them without Prefect.
-Next: `stage_process.py`, which runs the heavy ones; `judging.py`, for everything after the merge.
+Next: `stage_runner.py`, which runs the heavy ones; `judging.py`, for everything after the merge.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,16 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+from uuid import uuid4
 
 from evaluation.suite import load_suite
 from flows.display import Display, make_console
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
-from flows.stage_process import StageName, StageRequest, run_stage
+from flows.stage_process import StageName, StageRequest, judged_by, suite_prompts
+from flows.stage_runner import StageRunner
 from serving.registry import Registry
 from serving.settings import Settings, load_settings
-from training.atomic import sha256_of
-from training.errors import DataError
+from training.data.fingerprint import fingerprint
+from training.data.held_apart import refuse_trained_prompts
+from training.data.sources import SourceSection
 from training.progress import Report
 from training.records import RECORD_NAME, AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, Record, digest_of, verify_files
 
@@ -44,7 +47,7 @@ class Line:
     registry: Registry
     display: Display
     requester: str
-    run: Callable[[StageRequest, Report], None] = run_stage
+    run: Callable[[StageRequest, Report], None]
 
     def folder(self, stage: str, inputs: Mapping[str, object]) -> Path:
         """The folder of a stage with these inputs."""
@@ -63,8 +66,8 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
         RecipeError: the recipe cannot be used.
     """
     settings = load_settings()
-    with open_registry(settings) as registry:
-        yield Line(load_recipe(recipe), settings, registry, Display(make_console()), requester)
+    with open_registry(settings) as registry, StageRunner() as runner:
+        yield Line(load_recipe(recipe), settings, registry, Display(make_console()), requester, runner.run)
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:
@@ -82,15 +85,17 @@ def fetch_base(line: Line) -> Finished[BaseModelRecord]:
 def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetManifest]:
     """The recipe's rows, tokenised and split; a changed file or key is another dataset."""
     recipe = line.recipe
-    paths = [source.path for source in recipe.data.sft] + [source.path for source in recipe.data.preferences]
     inputs = {
         "base": base.record.digest,
         "data": recipe.data.digest,
         "max_length": recipe.model.max_length,
-        "files": [_sha256(path) for path in paths],
+        "sources": [_fingerprint(source) for source in (*recipe.data.sft, *recipe.data.preferences)],
+        "suites": [load_suite(suite).digest for suite in judged_by(recipe)],
     }
     request = line.request("prepare", line.folder("prepare", inputs), base=base.folder)
-    return _finish(line, request, DatasetManifest, _rows_in_words)
+    dataset = _finish(line, request, DatasetManifest, _rows_in_words)
+    refuse_trained_prompts(dataset.folder, suite_prompts([load_suite(suite) for suite in judged_by(recipe)]))
+    return dataset
 
 
 def sft(line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest]) -> Finished[AdapterArtifact]:
@@ -143,12 +148,9 @@ def _make(line: Line, request: StageRequest, kind: type[R], in_words: Callable[[
     return Finished(record, request.out)
 
 
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file", why="the recipe's `data` section names it", do="correct the path; it is relative to the recipe"
-        )
-    return sha256_of(path)
+def _fingerprint(source: SourceSection) -> str:
+    # What only reading can tell (a query, an address) is read again in every run; the same rows are the same dataset then.
+    return fingerprint(source) or uuid4().hex
 
 
 def _rows_in_words(dataset: DatasetManifest) -> str:

@@ -3,11 +3,12 @@
     python -I -S leash.py PROGRAM ARGUMENT…
 
 A process of its own, leader of the group in which the engine and all its children live. Its standard input is the leash: the
-kernel closes the other end when the server goes, and then the whole group is killed. SIGTERM is passed on to the engine alone, not
-to the group, so that it can finish what it is answering with its workers alive. Ends with the engine's status.
+kernel closes the other end when the server goes, and then the whole group is killed. What comes in on it is passed on. SIGTERM is
+passed to the engine alone, not to the group, so that it can finish what it is answering with its workers alive. Ends with its status.
 Standard library only, because one of these stays in memory beside every engine. Next: `slots.py`, which starts it.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> int:
     """Run the engine to its end; returns its exit status, 128 + n when signal n ended it."""
     try:
         # The fork is safe here: no thread exists yet.
-        engine = subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=_die_with_leash)  # noqa: PLW1509
+        engine = subprocess.Popen(argv, stdin=subprocess.PIPE, preexec_fn=_die_with_leash)  # noqa: PLW1509
     except OSError as error:
         print(f"cannot start {argv[0]}: {error}", file=sys.stderr)
         return _NOT_FOUND
@@ -34,7 +35,8 @@ def main(argv: list[str]) -> int:
         engine.send_signal(number)
 
     signal.signal(signal.SIGTERM, pass_on)
-    threading.Thread(target=_kill_group_at_end_of_input, daemon=True).start()
+    assert engine.stdin is not None
+    threading.Thread(target=_pass_input_on, args=(engine.stdin.fileno(),), daemon=True).start()
     status = engine.wait()
     return status if status >= 0 else 128 - status
 
@@ -45,9 +47,10 @@ def _die_with_leash() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _kill_group_at_end_of_input() -> None:
-    while os.read(0, 1024):
-        pass
+def _pass_input_on(to: int) -> None:
+    while said := os.read(0, 1024):
+        with contextlib.suppress(BrokenPipeError):
+            os.write(to, said)
     os.killpg(0, signal.SIGKILL)
 
 

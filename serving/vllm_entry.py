@@ -1,13 +1,14 @@
 """vLLM's own API server on a CPU, started without importing vLLM four times.
 
 vLLM starts the API server, the engine core and the worker as separate Python processes, and asks a fourth one about the
-model class; on a CPU it forces `spawn`, so each pays for the same imports again. Here they are imported once and the
-children are forked. Forking is safe because no parallel region has run in the parent: libgomp's threads do not exist yet.
-Options and routes are vLLM's. Next: `engine.py`, which writes the command line.
+model class; on a CPU it forces `spawn`, so each pays for the same imports again. Here they are imported once, the engine
+core is forked, and the worker lives in it. Forking is safe because no parallel region has run in the parent: libgomp's threads
+do not exist yet. Options and routes are vLLM's. Next: `engine.py`, which writes the command line.
 """
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from vllm.entrypoints.launchers.api_server import entry
 from vllm.model_executor.models import registry
@@ -21,17 +22,21 @@ def main() -> None:
     """Serve until told to stop; arguments are those of `vllm serve`."""
     if not hasattr(cpu_worker, "CPUWorker"):
         raise SystemExit("this vLLM has no CPUWorker: serving/vllm_entry.py is for the CPU build")
-    _fork_instead_of_spawn()
+    _fork_once_instead_of_spawning_twice()
     _inspect_models_in_this_process()
     entry.main()
 
 
-def _fork_instead_of_spawn() -> None:
+def _fork_once_instead_of_spawning_twice() -> None:
     configure = CpuPlatform.check_and_update_config
 
-    def configure_and_fork(config: object) -> None:
+    def configure_and_fork(config: Any) -> None:
         configure(config)
         os.environ[_START_METHOD] = "fork"
+        # A worker process of its own is asked by looping on shared memory, which takes a whole core from its threads. vLLM wants it
+        # so that it can set OpenMP's environment; here that is set before anything starts.
+        if config.parallel_config.world_size == 1:
+            config.parallel_config.distributed_executor_backend = "uni"
 
     CpuPlatform.check_and_update_config = staticmethod(configure_and_fork)
 

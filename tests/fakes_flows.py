@@ -28,6 +28,8 @@ from serving.registry import Registry
 from serving.settings import Settings
 from serving.slots import free_port
 from tests.fakes_suites import write_suite
+from training.data.held_apart import TRAIN_KEYS
+from training.data.leakage_keys import TrainKeys
 from training.progress import Progress, Report, silent
 from training.records import (
     AdapterArtifact,
@@ -90,6 +92,7 @@ def _base(request: StageRequest, says: str) -> Record:
 
 
 def _dataset(request: StageRequest, says: str) -> Record:
+    TrainKeys.of(["What is trained on?"]).write(request.out / TRAIN_KEYS)
     counts = {"train_rows": 9, "validation_rows": 1, "train_tokens": 90, "loss_tokens": 40}
     return DatasetManifest(created_at=NOW, base_digest="b" * 64, section_digest="s" * 64, sources=(), files=(), **counts)
 

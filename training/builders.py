@@ -25,6 +25,7 @@ from training.atomic import write_text
 from training.attention import register
 from training.config import QuantizationSection, SftSection
 from training.errors import ModelError
+from training.stacked import stack_projections
 from training.tokenizer import load_tokenizer as load_tokenizer
 
 
@@ -130,13 +131,20 @@ def new_adapter(model: Any, sft: SftSection) -> Any:
         bias="none",
         task_type=peft.TaskType.CAUSAL_LM,
     )
-    return peft.get_peft_model(model, config)
+    return _for_this_machine(peft.get_peft_model(model, config))
 
 
 def load_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
     """Wrap the base model in the adapter that lies in `folder`; one that is not trained is in bf16, as training computes with it."""
     adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
-    return adapted if trainable else adapted.to(torch.bfloat16)
+    return _for_this_machine(adapted) if trainable else adapted.to(torch.bfloat16)
+
+
+def _for_this_machine(adapted: Any) -> Any:
+    """On a CPU the adapted layers compute together; on a GPU peft's own passes wait for nothing."""
+    if not on_gpu():
+        stack_projections(adapted)
+    return adapted
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from training.data.rows import Message
 from training.errors import DataError, ModelError
-from training.formats import Message
 
 IGNORED = -100  # the label of a token without loss, as torch's cross entropy expects it
 
@@ -55,8 +55,11 @@ def template_ids(tokenizer: Any, messages: Sequence[Message], *, answer_next: bo
             why="trainer and server could not agree on how a conversation is written",
             do="use an instruction-tuned base model, or put a chat_template.jinja beside its tokenizer",
         )
+    # What tools the row's conversation had; the template writes them where the model expects them.
+    tools = next((message["tools"] for message in messages if message.get("tools")), None)
+    turns = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_next)
+        text = tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=answer_next)
     except TemplateError as error:
         raise DataError(f"the model's chat template refuses this conversation: {error}") from error
     # The template writes the special tokens itself: adding them again would begin every row with two BOS tokens.

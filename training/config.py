@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from training.records import digest_of
+from training.data.config import DataSection as DataSection
+from training.sections import Section
 
 EMBEDDED_PREFIX = "embedded:"
 EMBEDDED_MODELS = ("smollm2-135m-instruct",)
@@ -20,17 +21,6 @@ EMBEDDED_MODELS = ("smollm2-135m-instruct",)
 _UNTRAINABLE_MODULES = ("lm_head", "embed_tokens")
 
 Word = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A frozen part of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 of every value; a path counts by its name, so that moving the recipe changes nothing."""
-        return digest_of(_without_folders(self.model_dump(mode="python")))
 
 
 class ModelSection(Section):
@@ -54,31 +44,6 @@ class ModelSection(Section):
         if base.startswith(EMBEDDED_PREFIX) and name not in EMBEDDED_MODELS:
             raise ValueError(f"no embedded model is called {name!r}; there is: {', '.join(EMBEDDED_MODELS)}")
         return base
-
-
-class SftSource(Section):
-    """One file of training rows."""
-
-    path: Path = Field(description="JSONL or a JSON array, UTF-8")
-    format: Literal["auto", "alpaca", "messages"] = Field(default="auto", description="how a row is written; auto decides row by row")
-
-
-class PreferenceSource(Section):
-    """One file of preference pairs: rows with `prompt` or `messages`, `chosen` and `rejected`."""
-
-    path: Path = Field(description="JSONL or a JSON array, UTF-8")
-
-
-class DataSection(Section):
-    """Which rows the model learns from."""
-
-    sft: tuple[SftSource, ...] = Field(min_length=1, description="files of rows for supervised fine-tuning")
-    preferences: tuple[PreferenceSource, ...] = Field(default=(), description="files of preference pairs; empty skips that stage")
-    system_prompt: str | None = Field(default=None, description="put first in every row that brings no system turn")
-    validation_fraction: float = Field(default=0.08, gt=0, le=0.5, description="share of rows (0–0.5) held back, by hash of the question")
-    bad_rows: Literal["refuse", "drop"] = Field(
-        default="refuse", description="a malformed row stops the run (refuse), or goes to rejected.jsonl and is counted (drop)"
-    )
 
 
 class QuantizationSection(Section):
@@ -157,13 +122,3 @@ class MergeSection(Section):
         default=32, ge=1, le=4096, description="validation rows on which KL, flips and perplexity are measured"
     )
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="tokens per answer to a validation prompt")
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    return value

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from training.chat import IGNORED, prompt_ids
-from training.formats import Message
+from training.data.rows import Message
 
 Judge = Callable[[str, str], bool]  # (prompt id, answer) -> no critical rule is broken
 
@@ -40,12 +40,18 @@ class AnswerTokens:
         return float(torch.nn.functional.cross_entropy(self.logits, self.targets).exp())
 
 
-def answer_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits `(answer tokens, vocabulary)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
+def answer_states(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Last hidden states `(answer tokens, width)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
     hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
     targets = inputs["labels"][:, 1:]
     chosen = targets != IGNORED
-    return model.get_output_embeddings()(hidden[:, :-1][chosen]), targets[chosen]
+    return hidden[:, :-1][chosen], targets[chosen]
+
+
+def answer_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `(answer tokens, vocabulary)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
+    hidden, targets = answer_states(model, inputs)
+    return model.get_output_embeddings()(hidden), targets
 
 
 def read_answers(model: Any, rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> AnswerTokens:

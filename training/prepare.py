@@ -1,94 +1,96 @@
-"""Turns the recipe's rows into tokenised training, validation and preference rows, and counts every row in and out.
+"""Turns the recipe's sources into tokenised training, validation and preference rows, with every row in and out accounted for.
 
-Training rows are rendered here, once, with the base model's own template; the trainers only pad. A row is held back for
-validation by the hash of its question: adding rows never moves an old one, and the same question is never on both sides.
-Rows that are left out lie in `rejected.jsonl` with file, line and reason. Next: `sft.py`.
+What happens to a row on the way is `training/data/` (start with `rows.py`; `refine.py` has the order of the steps). Here rows are
+rendered, once, with the base model's own template; the trainers only pad. A row is held back for validation by the hash of its
+question: adding rows never moves an old one. Beside the rows lie `rejected.jsonl` (file, line and reason of every row that was
+left out), `data_report.json` and `data_report.html`. Next: `sft.py`.
 """
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from training.atomic import sha256_of, write_text
+import orjson
+
+from training.atomic import sync_tree
 from training.chat import IGNORED, prompt_ids, render
 from training.config import DataSection, ModelSection
+from training.data.accounting import REJECTED, Ledger, Tally
+from training.data.fingerprint import fingerprint
+from training.data.gather import Gathered, Side, Stage, distinct_labels, gather
+from training.data.held_apart import TRAIN_KEYS
+from training.data.leakage import SuitePrompt
+from training.data.profile import DataProfile, write_profile
+from training.data.profile_builder import ProfileBuilder
+from training.data.reasons import REASONS
+from training.data.refine import Measure, Measured, Refiner
+from training.data.report import REPORT_PAGE, DataReport, write_report
+from training.data.rows import Example, Message, Pair
+from training.data.sources import SourceSection
 from training.errors import DataError
-from training.formats import BadRow, Message, PreferenceRow, Row, read_preferences, read_rows
-from training.progress import Progress, Report
+from training.progress import Report
 from training.records import BaseModelRecord, DatasetManifest, SourceCount, digest_files, digest_of
 from training.tokenizer import load_tokenizer
 
-TRAIN, VALIDATION, PREFERENCES, REJECTED = "train.jsonl", "validation.jsonl", "preference_train.jsonl", "rejected.jsonl"
+TRAIN, VALIDATION, PREFERENCES = "train.jsonl", "validation.jsonl", "preference_train.jsonl"
 
+_FILES: tuple[tuple[Side, str], ...] = (("train", TRAIN), ("validation", VALIDATION), ("preferences", PREFERENCES))
 _LISTED_FAULTS = 20
-_DROPPED_QUIETLY = frozenset({"too_long", "duplicate"})  # well-formed rows; every other reason is a fault of the file
-_HASH_SPACE = float(1 << 32)
-
-_Tokenise = Callable[[Any], tuple[dict[str, Any], int]]  # a row of `formats` -> what is written of it, its length in tokens
 
 
-@dataclass
-class _Source:
-    """What became of one file's rows."""
-
-    path: Path
-    format: str
-    rows_in: int = 0
-    kept: list[dict[str, Any]] = field(default_factory=list)
-    dropped: list[tuple[int, str, str]] = field(default_factory=list)
-
-    def count(self) -> SourceCount:
-        reasons = Counter(reason for _, reason, _ in self.dropped)
-        if self.rows_in != len(self.kept) + reasons.total():
-            raise AssertionError(f"{self.path}: {self.rows_in} rows in, {len(self.kept)} kept, {reasons.total()} dropped")
-        return SourceCount(
-            path=self.path.name,
-            sha256=sha256_of(self.path),
-            format=self.format,
-            rows_in=self.rows_in,
-            kept=len(self.kept),
-            dropped=dict(sorted(reasons.items())),
-        )
-
-
-def prepare_dataset(model: ModelSection, data: DataSection, base: BaseModelRecord, out: Path, report: Report) -> DatasetManifest:
+def prepare_dataset(
+    model: ModelSection, data: DataSection, base: BaseModelRecord, out: Path, report: Report, prompts: Sequence[SuitePrompt] = ()
+) -> DatasetManifest:
     """Write the tokenised rows to `out` and return their manifest.
 
+    Args:
+        prompts: of every suite the model will be judged by; rows that overlap them are not trained on.
+
     Raises:
-        DataError: files that are missing, empty or malformed, or nothing left to train on; all faults at once.
+        DataError: sources that cannot be read, rows that are malformed, or nothing left to train on.
         ModelError: the tokenizer or its chat template cannot be used.
     """
     started = time.monotonic()
-    _require_readable([source.path for source in data.sft] + [source.path for source in data.preferences])
-    tokenizer = load_tokenizer(Path(base.folder))
-    prepared = _Preparation(tokenizer, model.max_length, data.system_prompt, report)
-    rows = [prepared.sft(source.path, read_rows(source.path, source.format), source.format) for source in data.sft]
-    pairs = [prepared.preferences(source.path, read_preferences(source.path)) for source in data.preferences]
-    _refuse_faults([*rows, *pairs], data.bad_rows)
-    train, validation = _split([row for source in rows for row in source.kept], data.validation_fraction)
-    kept_pairs = [row for source in pairs for row in source.kept]
-    _refuse_nothing(train, validation, kept_pairs, data)
-    _write(out, train, validation, kept_pairs, [*rows, *pairs])
+    require_readable([*data.sft, *data.preferences])
+    wanted: list[tuple[Stage, SourceSection]] = [*(("sft", each) for each in data.sft), *(("dpo", each) for each in data.preferences)]
+    out.mkdir(parents=True, exist_ok=True)
+    profile = ProfileBuilder()
+
+    def make_measure() -> Measure:
+        return renderer(load_tokenizer(Path(base.folder)), data.system_prompt)
+
+    with Ledger(out / REJECTED) as ledger:
+        gathered = gather(data, wanted, prompts, model.max_length, make_measure, ledger, profile, out, report)
+        _refuse_faults(ledger.tally, data.bad_rows)
+        _refuse_leaks(ledger.tally, data)
+        _refuse_nothing(gathered, data)
+        counts = {side: _write(out / name, gathered.lines(side)) for side, name in _FILES}
+        gathered.train_keys().write(out / TRAIN_KEYS)
+        tally = ledger.close()
+    made = _profile(profile, tally, gathered, data, base.source, model.max_length, counts)
+    write_profile(out, made)
+    write_report(out / REPORT_PAGE, DataReport(base.source, made))
+    gathered.spool.close()
+    sync_tree(out)
     manifest = DatasetManifest(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - started,
         base_digest=base.digest,
         section_digest=digest_of([data.digest, model.max_length]),
-        sources=tuple(source.count() for source in [*rows, *pairs]),
-        train_rows=len(train),
-        validation_rows=len(validation),
-        train_tokens=sum(len(row["input_ids"]) for row in train),
-        loss_tokens=sum(label != IGNORED for row in train for label in row["labels"]),
-        preference_rows=len(kept_pairs),
+        sources=_counts(tally, [section for _, section in wanted]),
+        train_rows=counts["train"],
+        validation_rows=counts["validation"],
+        preference_rows=counts["preferences"],
+        repeated_rows=made.repeated_rows,
+        train_tokens=sum(gathered.rows[number].weights[1] * gathered.copies[number] for number in gathered.sides["train"]),
+        loss_tokens=sum(gathered.rows[number].weights[2] * gathered.copies[number] for number in gathered.sides["train"]),
         files=digest_files(out),
     )
-    if manifest.train_rows + manifest.validation_rows + manifest.preference_rows != sum(source.kept for source in manifest.sources):
+    if sum(counts.values()) - manifest.repeated_rows != sum(source.kept for source in manifest.sources):
         raise AssertionError("rows were lost between reading and writing")
     manifest.write(out)
     return manifest
@@ -100,126 +102,95 @@ def read_prepared(path: Path, limit: int | None = None) -> list[dict[str, list[i
         return [json.loads(line) for line in islice(file, limit)]
 
 
-class _Preparation:
-    """Renders rows one by one; remembers what it has seen, over all files, to name exact duplicates."""
+def renderer(tokenizer: Any, system_prompt: str | None) -> Measure:
+    """What writes an example as token ids under the tokenizer's chat template, and counts them."""
 
-    def __init__(self, tokenizer: Any, max_length: int, system_prompt: str | None, report: Report) -> None:
-        self.tokenizer, self.max_length, self.system_prompt, self.report = tokenizer, max_length, system_prompt, report
-        self.seen: dict[str, str] = {}
-        self.done = 0
+    def measure(example: Example) -> Measured:
+        messages = _with_system(example.messages, system_prompt)
+        return _pair(tokenizer, example, messages) if isinstance(example, Pair) else _row(tokenizer, example, messages)
 
-    def sft(self, path: Path, rows: Iterable[Row | BadRow], row_format: str) -> _Source:
-        return self._run(_Source(path, row_format), rows, self._sft_row)
-
-    def preferences(self, path: Path, rows: Iterable[PreferenceRow | BadRow]) -> _Source:
-        return self._run(_Source(path, "preferences"), rows, self._pair)
-
-    def _run(self, source: _Source, rows: Iterable[Any], tokenise: _Tokenise) -> _Source:
-        for row in rows:
-            source.rows_in += 1
-            fault = (row.reason, row.detail) if isinstance(row, BadRow) else self._keep(source, row, tokenise)
-            if fault:
-                source.dropped.append((row.line, *fault))
-            self.done += 1
-            if self.done % 100 == 0:
-                self.report(Progress(self.done, 0, "rows", source.path.name))
-        self.report(Progress(self.done, 0, "rows", source.path.name))
-        return source
-
-    def _keep(self, source: _Source, row: Any, tokenise: _Tokenise) -> tuple[str, str] | None:
-        """Keep the row, or say why not."""
-        try:
-            tokens, length = tokenise(row)
-        except DataError as error:
-            return "template", error.what
-        if length > self.max_length:
-            return "too_long", f"{length} tokens, max_length is {self.max_length}"
-        if first := self.seen.get(tokens["id"]):
-            return "duplicate", f"the same as {first}"
-        self.seen[tokens["id"]] = f"{source.path.name}:{row.line}"
-        source.kept.append(tokens)
-        return None
-
-    def _with_system(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        if self.system_prompt is None or messages[0]["role"] == "system":
-            return messages
-        return ({"role": "system", "content": self.system_prompt}, *messages)
-
-    def _sft_row(self, row: Row) -> tuple[dict[str, Any], int]:
-        rendered = render(self.tokenizer, self._with_system(row.messages))
-        tokens = {
-            "id": digest_of(list(row.messages)),
-            "question": _question_hash(row.messages),
-            "input_ids": rendered.input_ids,
-            "labels": rendered.labels,
-        }
-        return tokens, len(rendered.input_ids)
-
-    def _pair(self, row: PreferenceRow) -> tuple[dict[str, Any], int]:
-        messages = self._with_system(row.messages)
-        prompt = prompt_ids(self.tokenizer, messages)
-        chosen, rejected = (self._answer(messages, answer, len(prompt)) for answer in (row.chosen, row.rejected))
-        tokens = {
-            "id": digest_of([list(row.messages), row.chosen, row.rejected]),
-            "prompt_ids": prompt,
-            "chosen_ids": chosen,
-            "rejected_ids": rejected,
-        }
-        return tokens, len(prompt) + max(len(chosen), len(rejected))
-
-    def _answer(self, messages: tuple[Message, ...], answer: str, prompt_length: int) -> list[int]:
-        """The answer's tokens with its end of turn."""
-        rendered = render(self.tokenizer, [*messages, {"role": "assistant", "content": answer}])
-        return [label for label in rendered.labels[prompt_length:] if label != IGNORED]
+    return measure
 
 
-def _question_hash(messages: tuple[Message, ...]) -> str:
-    return digest_of([message["content"] for message in messages if message["role"] == "user"])
+def _with_system(messages: tuple[Message, ...], system_prompt: str | None) -> tuple[Message, ...]:
+    if system_prompt is None or messages[0]["role"] == "system":
+        return messages
+    return ({"role": "system", "content": system_prompt}, *messages)
 
 
-def _require_readable(paths: Iterable[Path]) -> None:
-    """Raises: DataError naming every file that is missing, empty or not a list of rows."""
+def _row(tokenizer: Any, example: Example, messages: tuple[Message, ...]) -> Measured:
+    rendered = render(tokenizer, messages)
+    tokens = {"id": digest_of(list(example.messages)), "input_ids": rendered.input_ids, "labels": rendered.labels}
+    loss_tokens = len(rendered.labels) - rendered.labels.count(IGNORED)
+    return Measured(orjson.dumps(tokens), len(rendered.input_ids), loss_tokens)
+
+
+def _pair(tokenizer: Any, pair: Pair, messages: tuple[Message, ...]) -> Measured:
+    prompt = prompt_ids(tokenizer, messages)
+    chosen, rejected = (_answer_ids(tokenizer, messages, answer, len(prompt)) for answer in (pair.chosen, pair.rejected))
+    tokens = {
+        "id": digest_of([list(pair.messages), pair.chosen, pair.rejected]),
+        "prompt_ids": prompt,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+    }
+    return Measured(orjson.dumps(tokens), len(prompt) + max(len(chosen), len(rejected)), min(len(chosen), len(rejected)))
+
+
+def _answer_ids(tokenizer: Any, messages: tuple[Message, ...], answer: str, prompt_length: int) -> list[int]:
+    """The answer's tokens with its end of turn."""
+    rendered = render(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    return [label for label in rendered.labels[prompt_length:] if label != IGNORED]
+
+
+def require_readable(sections: Sequence[SourceSection]) -> None:
+    """Raises: DataError naming every source whose first row cannot be reached."""
+    from training.data.sources import open_source
+
     faults = []
-    for path in paths:
+    for section in sections:
         try:
-            next(iter(read_preferences(path)), None)
+            next(iter(open_source(section)), None)
         except DataError as error:
             faults.append(error)
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        raise DataError("\n".join(fault.what for fault in faults), do="correct the paths in the recipe, or put the files there")
+        raise DataError("\n".join(fault.what for fault in faults), do="correct the sources in the recipe, or put the files there")
 
 
-def _refuse_faults(sources: list[_Source], policy: str) -> None:
-    faults = [
-        f"{source.path}, line {line}: {detail} [{reason}]"
-        for source in sources
-        for line, reason, detail in source.dropped
-        if reason not in _DROPPED_QUIETLY
-    ]
-    if faults and policy == "refuse":
-        more = [f"… and {len(faults) - _LISTED_FAULTS} more"] if len(faults) > _LISTED_FAULTS else []
+def _refuse_faults(tally: Tally, policy: str) -> None:
+    counts = {code: rows for code, rows in tally.total().dropped.items() if not REASONS[code].quiet}
+    if not counts or policy != "refuse":
+        return
+    examples = [row for code in counts for row in tally.examples.get(code, ())][:_LISTED_FAULTS]
+    listed = [f"{row.place.file}, line {row.place.line}: {row.detail} [{row.reason}]" for row in examples]
+    more = sum(counts.values()) - len(listed)
+    raise DataError(
+        "\n".join([f"{sum(counts.values())} rows cannot be used:", *listed, *([f"… and {more} more"] if more else [])]),
+        why="a row that is silently left out is knowledge the model does not get",
+        do="mend the rows (`tunegate data check` shows them all), or set `data.bad_rows: drop` to leave them out and count them",
+    )
+
+
+def _refuse_leaks(tally: Tally, data: DataSection) -> None:
+    leaked = tally.total().dropped["leaked"]
+    if leaked and data.leakage.action == "refuse":
+        listed = [f"{row.place}: {row.detail}" for row in tally.examples.get("leaked", ())]
         raise DataError(
-            "\n".join([f"{len(faults)} rows cannot be used:", *faults[:_LISTED_FAULTS], *more]),
-            why="a row that is silently left out is knowledge the model does not get",
-            do="mend the rows, or set `data.bad_rows: drop` to leave them out and count them",
+            "\n".join([f"{leaked} rows overlap the prompts that the model will be judged by:", *listed]),
+            why="a model that has seen the questions is not judged by them",
+            do="take those rows out, or set `data.leakage.action: remove`",
         )
 
 
-def _split(rows: list[dict[str, Any]], fraction: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    held_back = [int(row["question"][:8], 16) / _HASH_SPACE < fraction for row in rows]
-    train = [row for row, held in zip(rows, held_back, strict=True) if not held]
-    return train, [row for row, held in zip(rows, held_back, strict=True) if held]
-
-
-def _refuse_nothing(train: list[Any], validation: list[Any], pairs: list[Any], data: DataSection) -> None:
+def _refuse_nothing(gathered: Gathered, data: DataSection) -> None:
     faults = []
-    if not train:
+    if not gathered.sides["train"]:
         faults.append("no row is left to train on")
-    if not validation:
+    if not gathered.sides["validation"]:
         faults.append(f"no row fell into the validation share of {data.validation_fraction:g}")
-    if data.preferences and not pairs:
+    if data.preferences and not gathered.sides["preferences"]:
         faults.append("no preference pair is left")
     if faults:
         raise DataError(
@@ -227,12 +198,43 @@ def _refuse_nothing(train: list[Any], validation: list[Any], pairs: list[Any], d
         )
 
 
-def _write(out: Path, train: list[Any], validation: list[Any], pairs: list[Any], sources: list[_Source]) -> None:
-    rejected = [
-        {"file": source.path.name, "line": line, "reason": reason, "detail": detail}
-        for source in sources
-        for line, reason, detail in source.dropped
-    ]
-    for name, rows in ((TRAIN, train), (VALIDATION, validation), (PREFERENCES, pairs), (REJECTED, rejected)):
-        lines = (json.dumps({key: value for key, value in row.items() if key != "question"}, ensure_ascii=False) for row in rows)
-        write_text(out / name, "".join(line + "\n" for line in lines))
+def _write(path: Path, lines: Iterator[bytes]) -> int:
+    """The folder is not finished before its record is written, so the rows may be written in place."""
+    rows = 0
+    with path.open("wb") as file:
+        for line in lines:
+            file.write(line + b"\n")
+            rows += 1
+    return rows
+
+
+def _counts(tally: Tally, sections: Sequence[SourceSection]) -> tuple[SourceCount, ...]:
+    return tuple(
+        SourceCount(
+            path=label,
+            sha256=fingerprint(section) or "",
+            format=section.format,
+            rows_in=counts.rows_in,
+            kept=counts.rows_used,
+            dropped=dict(sorted(counts.dropped.items())),
+        )
+        for section, label in zip(sections, distinct_labels(sections), strict=True)
+        for counts in [tally.sources[label]]
+    )
+
+
+def _profile(
+    builder: ProfileBuilder, tally: Tally, gathered: Gathered, data: DataSection, tokenizer: str, max_length: int, counts: dict[Side, int]
+) -> DataProfile:
+    return builder.build(
+        tally,
+        Refiner(data, (), None, None).masked,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        train_rows=counts["train"],
+        validation_rows=counts["validation"],
+        preference_rows=counts["preferences"],
+        repeated_rows=counts["train"] - len(gathered.sides["train"]),
+        duplicates=gathered.duplicate_counts(),
+        balance=gathered.balanced.plan if gathered.balanced else (),
+    )

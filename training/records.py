@@ -143,6 +143,7 @@ class DatasetManifest(Record):
     train_tokens: int
     loss_tokens: int = Field(description="assistant tokens of the training rows: the ones that bear loss")
     preference_rows: int = 0
+    repeated_rows: int = Field(default=0, description="of the training rows, those that are a repeat of another")
     files: tuple[FileDigest, ...]
 
 

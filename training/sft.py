@@ -15,11 +15,12 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from training.answer_loss import answer_loss
 from training.builders import load_base, new_adapter, save_adapter, settle, trainable_parameters, training_arguments
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.errors import InputError, TrainingError
-from training.measure import answer_logits
+from training.measure import answer_states
 from training.prepare import TRAIN, VALIDATION, read_prepared
 from training.progress import Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
@@ -111,8 +112,8 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         if return_outputs or inputs["input_ids"].device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         with self.accelerator.autocast():
-            logits, targets = answer_logits(model.get_base_model(), inputs)
-        total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+            hidden, targets = answer_states(model.get_base_model(), inputs)
+        total = answer_loss(hidden, model.get_output_embeddings().weight, targets)
         return total / max(int(num_items_in_batch or 0) or len(targets), 1)
 
 

@@ -182,7 +182,7 @@ def test_a_missing_data_file_is_found_by_validate(tunegate: Run, tmp_path: Path)
     (tmp_path / "recipe" / "rows.jsonl").unlink()
     said = tunegate("validate", str(path))
     assert said.status == BAD_INPUT
-    assert "rows.jsonl: no such file" in said.err
+    assert "rows.jsonl is not there" in said.err
 
 
 def test_a_secret_is_printed_once_and_never_again(tunegate: Run) -> None:

@@ -15,10 +15,11 @@ import pytest
 from evaluation.suite import load_suite
 from flows.errors import FAILED, StageFailed
 from flows.recipe import load_recipe
-from flows.stage_process import StageRequest, keeps_critical_rules, run_stage
+from flows.stage_process import StageRequest, keeps_critical_rules
+from flows.stage_runner import StageRunner
 from tests.fakes_flows import SAFE, UNSAFE, recipe_values, until, write_recipe
 from training.errors import InputError, TrainingError, TunegateError
-from training.progress import Progress, silent
+from training.progress import Progress, Report, silent
 
 
 def request(tmp_path: Path, **model: object) -> StageRequest:
@@ -26,6 +27,11 @@ def request(tmp_path: Path, **model: object) -> StageRequest:
     values["model"] |= model
     recipe = load_recipe(write_recipe(tmp_path / "recipe", values))
     return StageRequest(stage="base", recipe=recipe, home=tmp_path / "home", out=tmp_path / "home" / "base" / "tiny")
+
+
+def run_stage(asked: StageRequest, report: Report, program: tuple[str, ...] = ()) -> None:
+    with StageRunner(program) as runner:
+        runner.run(asked, report)
 
 
 def child(script: str) -> tuple[str, ...]:
@@ -113,6 +119,18 @@ def test_a_child_killed_while_it_works_is_noticed_at_once(tmp_path: Path) -> Non
 
     with pytest.raises(StageFailed, match="status 137"):
         run_stage(request(tmp_path), kill, child(IGNORES.replace(SLEEPS, "")))
+
+
+def test_stages_of_one_run_are_forks_of_one_host(tmp_path: Path) -> None:
+    """The script tells its parent's id: both stages have the same one, and it is gone when the run ends."""
+    parents: list[int] = []
+    script = "print(json.dumps({'progress': {'done': os.getppid(), 'total': 0, 'unit': '', 'note': ''}}), flush=True)"
+    with StageRunner(child(script)) as runner:
+        for name in ("one", "two"):
+            runner.run(request(tmp_path / name), lambda progress: parents.append(progress.done))
+        assert psutil.pid_exists(parents[0])
+    assert parents[0] == parents[1]
+    until(lambda: not psutil.pid_exists(parents[0]), 5)
 
 
 def test_the_judge_of_a_merge_looks_at_critical_rules(tmp_path: Path) -> None:

@@ -7,11 +7,19 @@ from typing import Any
 
 import pytest
 
+from evaluation.suite import load_suite
 from flows import stages
+from flows.data_drift import look_for_drift, remember_data
 from flows.stages import Finished, Line
 from serving.registry import Registry
 from serving.settings import Settings
 from tests.fakes_flows import ROW, QuickStages, open_small_line, printed, recipe_values, write_recipe
+from training.data.accounting import Tally
+from training.data.held_apart import TRAIN_KEYS
+from training.data.leakage_keys import TrainKeys
+from training.data.profile import write_profile
+from training.data.profile_builder import ProfileBuilder
+from training.data.rows import Place
 from training.errors import DataError, RecordError
 from training.records import MergedModel
 
@@ -100,27 +108,27 @@ def change_gate(values: dict[str, Any], folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "first"),
+    ("change", "again"),
     [
-        (change_data, "prepare"),
-        (change_pairs, "prepare"),
-        (change_length, "prepare"),
-        (change_sft, "sft"),
-        (change_preference, "preference"),
-        (change_merge, "merge"),
-        (change_validation, "merge"),
-        (change_gate, None),
+        (change_data, ["prepare"]),
+        (change_pairs, ["prepare"]),
+        (change_length, ["prepare"]),
+        (change_sft, ["sft"]),
+        (change_preference, ["preference"]),
+        (change_merge, ["merge"]),
+        (change_validation, ["prepare", "merge"]),  # rows that overlap its prompts are not trained on
+        (change_gate, []),
     ],
 )
 def test_a_change_runs_the_stage_it_concerns_anew_in_another_folder(
-    runs: Runs, change: Callable[[dict[str, Any], Path], None], first: str | None
+    runs: Runs, change: Callable[[dict[str, Any], Path], None], again: list[str]
 ) -> None:
     """The quick stages write the same records again, so that what follows an unchanged outcome is kept."""
     _, before, _ = runs.run()
     change(runs.values, runs.folder)
     ran, after, _ = runs.run()
-    assert ran == ([] if first is None else [first])
-    assert (after.folder != before.folder) == (first == "merge")
+    assert ran == again
+    assert (after.folder != before.folder) == ("merge" in again)
 
 
 def test_an_altered_record_is_refused_and_names_its_file(runs: Runs) -> None:
@@ -159,7 +167,7 @@ def test_another_models_folder_of_the_same_name_is_not_taken_for_the_base_model(
 
 def test_a_data_file_that_is_not_there_is_named_before_anything_runs(runs: Runs) -> None:
     (runs.folder / "rows.jsonl").unlink()
-    with pytest.raises(DataError, match=r"rows\.jsonl: no such file"):
+    with pytest.raises(DataError, match=r"rows\.jsonl is not there"):
         runs.run()
 
 
@@ -167,3 +175,49 @@ def test_a_stage_that_leaves_no_record_is_refused(runs: Runs) -> None:
     line = Line(**(vars(runs.line(QuickStages())) | {"run": lambda request, report: None}))
     with pytest.raises(RecordError, match="is not there"):
         stages.fetch_base(line)
+
+
+def with_lengths(folder: Path, characters: int) -> None:
+    """A profile of 300 rows, all of this length."""
+    builder, tally = ProfileBuilder(), Tally()
+    for number in range(300):
+        tally.enter("rows.jsonl", Place("rows.jsonl", number))
+        tally.keep("rows.jsonl", Place("rows.jsonl", number))
+        builder.use(characters=characters + number % 7)
+    write_profile(folder, builder.build(tally, str))
+
+
+@pytest.mark.parametrize(("policy", "stops"), [("warn", False), ("stop", True), ("off", False)])
+def test_data_that_is_no_longer_like_the_champions_is_told_or_stops_the_run(runs: Runs, policy: str, stops: bool) -> None:
+    runs.values["data"]["drift"] = {"policy": policy}
+    line = runs.line(QuickStages())
+    base = stages.fetch_base(line)
+    dataset = stages.prepare(line, base)
+    champion = line.registry.add_release(
+        public_name="clinic", model_digest="c" * 64, model_dir=base.folder, serving=line.recipe.serving, recipe_name="r", requester="ann"
+    )
+    line.registry.bootstrap(champion.id, "ann")
+    with_lengths(dataset.folder, 40)
+    remember_data(line, champion, dataset)
+    same = look_for_drift(line, dataset)
+    assert same is None or same.level in ("ok", "unjudged")
+
+    with_lengths(dataset.folder, 900)
+
+    if stops:
+        with pytest.raises(DataError, match="drifted"):
+            look_for_drift(line, dataset)
+    else:
+        drift = look_for_drift(line, dataset)
+        assert (drift is None) == (policy == "off")
+        assert drift is None or drift.level == "warn"
+
+
+def test_an_evaluation_that_was_trained_on_is_refused(runs: Runs) -> None:
+    line = runs.line(QuickStages())
+    dataset = stages.prepare(line, stages.fetch_base(line))
+    prompt = load_suite(line.recipe.evaluation.suite).prompts[0]
+    TrainKeys.of([prompt.text]).write(dataset.folder / TRAIN_KEYS)
+
+    with pytest.raises(DataError, match="are among the rows that are trained on"):
+        stages.prepare(line, stages.fetch_base(line))

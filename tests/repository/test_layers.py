@@ -14,7 +14,7 @@ GPU_STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes", "vllm")
 LIGHT = (
     "training.config",
     "training.records",
-    "training.formats",
+    "training.data.gather",
     "serving.server",
     "monitoring.provisioning",
     "flows.recipe",

@@ -79,7 +79,7 @@ def test_every_number_has_a_bound() -> None:
     [
         ("sft.r", "whole number", "`16`", "≥ 1, ≤ 1024"),
         ("sft.dropout", "number", "`0.05`", "≥ 0, < 1"),
-        ("data.sft[].path", "path", "required", ""),
+        ("data.sft[].path", "path or null", "`null`", ""),
         ("data.preferences", "list of section", "`[]`", ""),
         ("preference", "section or null", "`null`", ""),
         ("gate.must", "metric → section", '`{"critical_failures": {"max": 0.0}}`', ""),

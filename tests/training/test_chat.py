@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from training.chat import IGNORED, prompt_ids, render
+from training.data.rows import Message
 from training.errors import DataError, ModelError
-from training.formats import Message
 
 CONVERSATIONS = {
     "one turn": [("user", "Hi"), ("assistant", "Hello there")],

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["config", "formats", "records", "memory", "certificate", "environment", "progress", "errors", "atomic"])
+@pytest.mark.parametrize(
+    "module", ["config", "data.refine", "records", "memory", "certificate", "environment", "progress", "errors", "atomic"]
+)
 def test_a_light_module_leaves_torch_out(module: str) -> None:
     program = f"import sys, training.{module}; print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
 

@@ -6,8 +6,9 @@ import pytest
 from tests.fakes_training import TinyLine, alpaca_rows, preference_rows, write_jsonl
 from training.chat import IGNORED
 from training.config import DataSection
+from training.data.profile import PROFILE
 from training.errors import DataError
-from training.prepare import PREFERENCES, REJECTED, TRAIN, VALIDATION, prepare_dataset, read_prepared
+from training.prepare import PREFERENCES, REJECTED, REPORT_PAGE, TRAIN, TRAIN_KEYS, VALIDATION, prepare_dataset, read_prepared
 from training.progress import silent
 from training.records import DatasetManifest, verify_files
 from training.tokenizer import load_tokenizer
@@ -35,7 +36,9 @@ def test_a_row_left_out_lies_in_rejected_with_file_line_and_reason(tiny: TinyLin
     prepare(tiny, tmp_path, [*alpaca_rows(20), alpaca_rows(1)[0]])
 
     (rejected,) = [json.loads(line) for line in (tmp_path / "out" / REJECTED).read_text().splitlines()]
+    row = json.loads(rejected.pop("row"))
     assert rejected == {"file": "rows.jsonl", "line": 21, "reason": "duplicate", "detail": "the same as rows.jsonl:1"}
+    assert row == {"question": alpaca_rows(1)[0]["instruction"], "answer": alpaca_rows(1)[0]["output"]}
 
 
 def test_adding_rows_never_moves_an_old_one(tiny: TinyLine, tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_preparing_twice_gives_the_same_digest(tiny: TinyLine, tmp_path: Path) -
 
 
 def test_the_manifest_lists_every_file_and_nothing_else(tiny: TinyLine) -> None:
-    assert {file.path for file in tiny.dataset.files} == {TRAIN, VALIDATION, PREFERENCES, REJECTED}
+    assert {file.path for file in tiny.dataset.files} == {TRAIN, VALIDATION, PREFERENCES, REJECTED, PROFILE, REPORT_PAGE, TRAIN_KEYS}
     verify_files(tiny.dataset_dir, tiny.dataset.files)
     assert DatasetManifest.read(tiny.dataset_dir) == tiny.dataset
 

@@ -1,0 +1,78 @@
+"""`tunegate data check`: what is in the files that people have, and what to mend, before there is a recipe.
+
+Runs every step of data preparation with its defaults, counts personal data without touching it, and writes nothing but the report
+and the rows that would be left out. Next: `training/data/gather.py`, which does the work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.suite import load_suite
+from flows.stage_process import suite_prompts
+from training.data.accounting import REJECTED, Ledger
+from training.data.config import DataSection
+from training.data.gather import Stage, gather
+from training.data.profile import DataProfile, write_profile
+from training.data.profile_builder import ProfileBuilder
+from training.data.refine import Measure, Refiner
+from training.data.report import REPORT_PAGE, DataReport, write_report
+from training.data.sources import SourceSection
+from training.prepare import renderer, require_readable
+from training.progress import Report
+from training.tokenizer import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found, and where the page and the rejected rows lie."""
+
+    report: DataReport
+    page: Path
+    rejected: Path
+
+    @property
+    def profile(self) -> DataProfile:
+        """The data in numbers."""
+        return self.report.profile
+
+
+def check_data(
+    sources: Sequence[SourceSection], suites: Sequence[Path], base: Path | None, max_length: int | None, out: Path, report: Report
+) -> Checked:
+    """Read every row of the sources and say what is wrong with them.
+
+    Args:
+        suites: folders of evaluation suites that the rows must not overlap.
+        base: folder of a base model, whose tokenizer counts the tokens; None counts characters only.
+        out: folder for the report.
+
+    Raises:
+        DataError: a source cannot be read at all.
+    """
+    require_readable(sources)
+    data = DataSection(sft=tuple(sources))
+    wanted: list[tuple[Stage, SourceSection]] = [("any", source) for source in sources]
+    builder = ProfileBuilder()
+
+    def make_measure() -> Measure:
+        assert base is not None
+        return renderer(load_tokenizer(base), None)
+
+    prompts = suite_prompts([load_suite(suite) for suite in suites])
+    out.mkdir(parents=True, exist_ok=True)
+    with Ledger(out / REJECTED) as ledger:
+        gathered = gather(data, wanted, prompts, max_length, make_measure if base else None, ledger, builder, out, report)
+        tally = ledger.close()
+    profile = builder.build(
+        tally,
+        Refiner(data, (), None, None).masked,
+        tokenizer=base.name if base else "",
+        max_length=max_length,
+        duplicates=gathered.duplicate_counts(),
+    )
+    gathered.spool.close()
+    write_profile(out, profile)
+    shown = DataReport(", ".join(source.label for source in sources), profile)
+    write_report(out / REPORT_PAGE, shown)
+    return Checked(shown, out / REPORT_PAGE, out / REJECTED)

@@ -7,10 +7,10 @@ from pydantic import Field
 from training.data.balance import BalanceSection
 from training.data.cleaning import CleaningSection
 from training.data.drift import DriftSection
-from training.data.duplicates import DuplicatesSection
+from training.data.duplicates_section import DuplicatesSection
 from training.data.glossary import GlossarySection
 from training.data.languages import LanguageSection
-from training.data.leakage import LeakageSection
+from training.data.leakage_section import LeakageSection
 from training.data.privacy import PrivacySection
 from training.data.sources import SourceSection
 from training.sections import Section

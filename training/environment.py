@@ -1,10 +1,10 @@
 """The environment that a training or merging process needs, set by whoever starts it. Knows nothing of torch. Next: `builders.py`."""
 
-# Threads look for new work for about a millisecond before they sleep. A training step is some thousand small operations: with threads that
+# Threads look for new work for a while before they sleep. A training step is some thousand small operations: with threads that
 # sleep at once it takes 1.3 times as long, with threads that never do one busy neighbour on the same cores slows it tenfold.
 _SPINS = "50000"
 
-# Freed memory stays with the process. Given back, every large tensor is new pages to fault in: 10 % of a step.
+# Freed memory stays with the process. Given back, large tensors are new pages to fault in: 734 000 faults, not 566 000, over ten steps.
 _KEPT_BYTES = str(1 << 33)
 
 

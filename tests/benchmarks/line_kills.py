@@ -1,0 +1,176 @@
+"""What a SIGKILL costs at every stage of the line, and whether the line ends in the same models after all of them.
+
+    python -m tests.benchmarks.line_kills RECIPE [--random N] [--seed S]
+
+Runs the recipe once undisturbed. Then runs it in a fresh home, kills the command and everything it started (the server stays, it is
+nobody's child) in the middle of a stage, runs it again, kills it in the next stage, and so on; with --random, N times at random
+moments. The table says what each kill cost: the work until it, and what the next run needed to finish that stage, less what the stage
+takes undisturbed. At the end the digests of every record must be those of the undisturbed run.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.slots import free_port
+
+RECORDS = ("dataset", "sft", "preference", "merge")
+LIMIT_S = 1800.0
+
+
+@dataclass
+class Attempt:
+    """One run of the command. `finished` is (stage, seconds since the start), as the command printed it."""
+
+    status: int = 0
+    seconds: float = 0.0
+    finished: list[tuple[str, float]] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A TUNEGATE_HOME of its own with a recipe to run in it."""
+
+    folder: Path
+    recipe: Path
+    environment: dict[str, str]
+
+    def run(self, kill_when: "KillWhen | None" = None) -> Attempt:
+        """Run the line, and kill it and its children at the moment asked for."""
+        attempt, started = Attempt(), time.monotonic()
+        command = [sys.executable, "-m", "flows.cli", "run", str(self.recipe), "--approve-as", "benchmark"]
+        process = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        reader = threading.Thread(target=_read, args=(process, attempt, started), daemon=True)
+        reader.start()
+        while process.poll() is None and time.monotonic() - started < LIMIT_S:
+            if kill_when and kill_when.now(attempt, time.monotonic() - started):
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.05)
+        attempt.status = process.wait(timeout=30)
+        attempt.seconds = time.monotonic() - started
+        reader.join(timeout=30)
+        return attempt
+
+    def stop(self) -> None:
+        """End the server of this home."""
+        subprocess.run([sys.executable, "-m", "flows.cli", "stop"], env=self.environment, check=True, capture_output=True, timeout=180)
+
+    def digests(self) -> dict[str, str]:
+        """Stage folder without its key -> digest of the record in it."""
+        found = {}
+        for record in sorted((self.folder / "runs").glob("*/*/record.json")):
+            stage = record.parent.name.split("-")[0]
+            if stage in RECORDS:
+                found[stage] = json.loads(record.read_text(encoding="utf-8"))["digest"]
+        return found
+
+
+@dataclass(frozen=True)
+class KillWhen:
+    """`after_s` seconds after `stage` has been finished (None: after the start)."""
+
+    stage: str | None
+    after_s: float
+
+    def now(self, attempt: Attempt, elapsed_s: float) -> bool:
+        """Whether the moment has come."""
+        if self.stage is None:
+            return elapsed_s >= self.after_s
+        began = next((at for name, at in attempt.finished if name == self.stage), None)
+        return began is not None and elapsed_s - began >= self.after_s
+
+
+def _read(process: "subprocess.Popen[str]", attempt: Attempt, started: float) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        attempt.output.append(line.rstrip())
+        if line.startswith("✓ "):
+            attempt.finished.append((line[2:18].strip(), time.monotonic() - started))
+
+
+def fresh_home(recipe: Path, name: str) -> Home:
+    """An empty home below a temporary folder."""
+    folder = Path(tempfile.mkdtemp(prefix=f"line-kills-{name}-"))
+    own = {"TUNEGATE_HOME": str(folder), "TUNEGATE_PORT": str(free_port()), "PREFECT_HOME": str(folder / "prefect")}
+    return Home(folder, recipe.resolve(), os.environ | own)
+
+
+def in_each_stage(home: Home, undisturbed: Attempt) -> None:
+    """Kill in the middle of every stage that takes longer than a second, and print what each kill cost."""
+    print(f"{'killed in':<20} {'stage takes':>11} {'killed after':>12} {'next run needs':>14} {'cost':>8}")
+    before, at = None, 0.0
+    takes: dict[str, float] = {}
+    befores: dict[str, str | None] = {}
+    for name, finished in undisturbed.finished:
+        takes[name], befores[name], before, at = finished - at, before, name, finished
+    for name in [name for name, seconds in takes.items() if seconds > 1.0]:
+        killed = home.run(KillWhen(befores[name], takes[name] / 2))
+        if killed.status != -signal.SIGKILL:
+            print(f"{name:<20} {takes[name]:>9.1f} s  ended before the kill (exit {killed.status})")
+            continue
+        spent = killed.seconds - _when(killed, befores[name])
+        again = home.run(KillWhen(name, 0.0))
+        needs = _when(again, name) - _when(again, befores[name])
+        start = _when(again, befores[name])
+        print(f"{name:<20} {takes[name]:>9.1f} s {spent:>10.1f} s {needs:>12.1f} s {spent + needs - takes[name]:>6.1f} s"
+              f"   (stages before it kept in {start:.1f} s)", flush=True)  # fmt: skip
+
+
+def at_random(home: Home, undisturbed: Attempt, kills: int, seed: int) -> None:
+    """Kill `kills` times, each a random while behind a random stage's start."""
+    chance = random.Random(seed)  # a schedule, not a secret
+    done = 0
+    while done < kills:
+        longest = max(8.0, undisturbed.seconds / 6)
+        attempt = home.run(KillWhen(None, chance.uniform(1.0, longest + done * undisturbed.seconds / kills)))
+        if attempt.status != -signal.SIGKILL:
+            print(f"the line ended (exit {attempt.status}) after {done} kills")
+            return
+        done += 1
+        reached = attempt.finished[-1][0] if attempt.finished else "nothing"
+        print(f"kill {done:>3} after {attempt.seconds:6.1f} s, behind {reached}", flush=True)
+
+
+def _when(attempt: Attempt, stage: str | None) -> float:
+    return next((at for name, at in attempt.finished if name == stage), 0.0)
+
+
+def main() -> int:
+    """Print the table, then whether both homes hold the same records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="kill N times at random moments instead of once in every stage")
+    parser.add_argument("--seed", type=int, default=7)
+    asked = parser.parse_args()
+    calm, stormy = fresh_home(asked.recipe, "calm"), fresh_home(asked.recipe, "stormy")
+    undisturbed = calm.run()
+    calm.stop()
+    print(f"undisturbed: exit {undisturbed.status} after {undisturbed.seconds:.1f} s")
+    if undisturbed.status not in (0, 3):
+        print("\n".join(undisturbed.output))
+        return 1
+    if asked.random:
+        at_random(stormy, undisturbed, asked.random, asked.seed)
+    else:
+        in_each_stage(stormy, undisturbed)
+    last = stormy.run()
+    stormy.stop()
+    same = calm.digests() == stormy.digests() and len(calm.digests()) >= 3
+    print(f"last run: exit {last.status} after {last.seconds:.1f} s; records {'the same' if same else 'DIFFERENT'}: {stormy.digests()}")
+    return 0 if same and last.status == undisturbed.status else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,13 +22,15 @@ from flows.errors import DONE, NOT_PASSED, SwitchFailed
 from flows.judging import Judged
 from flows.load import LoadResult, light_load
 from flows.promotion import wait_until_routed
-from flows.recipe import load_recipe
+from flows.recipe import Recipe, load_recipe
 from flows.serving_control import ensure_server, open_registry
 from flows.showcase import ask, questions, side_by_side
+from flows.stages import Finished
 from serving.lifecycle import State
 from serving.records import Release
 from serving.registry import Registry
 from serving.settings import Settings, load_settings
+from training.records import AdapterArtifact
 
 # Load before the switch and after it, so that both releases are seen answering.
 _SETTLE_S = 2.0
@@ -45,6 +47,8 @@ def deliver(recipe: Path, approve_as: str | None, console: Console) -> int:
     from flows.pipeline import promote, retrain
 
     judged = retrain(recipe.absolute(), requester)
+    if isinstance(judged, Finished):
+        return _close_experiment(console, judged, loaded, time.monotonic() - began)
     _show_verdict(console, judged)
     with open_registry(settings) as registry:
         release = registry.release(judged.release.id)
@@ -120,6 +124,15 @@ def _switch_under_load(
 def _load_in_words(load: LoadResult, routed_s: float) -> str:
     answered = ", ".join(f"{release} {count}" for release, count in sorted(load.answered.items()))
     return f"{load.failed} of {load.sent} requests failed; answered by {answered}; routed {routed_s:.2f} s after the transition"
+
+
+def _close_experiment(console: Console, trained: Finished[AdapterArtifact], recipe: Recipe, wall_s: float) -> int:
+    loss = trained.record.validation_loss
+    held_out = "" if loss is None else f", held-out loss {loss:.3f}"
+    console.print(f"\n{recipe.name} is trained after {wall_s:.0f} s{held_out}", highlight=False)
+    console.print(f"  adapter   {trained.folder}", highlight=False)
+    console.print(f"  served    no: {recipe.sft.method} cannot be folded into weights; neither merged nor judged", highlight=False)
+    return DONE
 
 
 def _closing(console: Console, judged: Judged, release: Release, settings: Settings, wall_s: float) -> None:

@@ -15,8 +15,9 @@ from prefect.cache_policies import NO_CACHE
 from flows import data_drift, judging, promotion, stages
 from flows.judging import Judged
 from flows.promotion import open_switchboard
-from flows.stages import open_line
+from flows.stages import Finished, open_line
 from serving.records import Release
+from training.records import AdapterArtifact
 
 # The line keeps its own records of what is finished; a second opinion from Prefect's cache could only disagree.
 _stage = task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)
@@ -36,7 +37,7 @@ switch = _stage(promotion.switch)
 
 
 @flow(name="retrain", persist_result=False)
-def retrain(recipe: Path, requester: str) -> Judged:
+def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
     """Make a candidate from a recipe and judge it against the champion; ends with a release that awaits approval, or is rejected."""
     with open_line(recipe, requester) as line:
         base = fetch_base(line)
@@ -46,6 +47,8 @@ def retrain(recipe: Path, requester: str) -> Judged:
         adapter = sft(line, base, dataset)
         if line.recipe.preference is not None:
             adapter = prefer(line, base, dataset, adapter)
+        if not line.recipe.sft.tuning.mergeable:
+            return adapter  # an experiment whose outcome is no set of weights: there is nothing to serve
         merged = merge(line, base, dataset, adapter)
         release = register(line, merged)
         remember_data(line, release, dataset)

@@ -21,7 +21,8 @@ from flows.recipe import Recipe
 from training.data.read_record import Record
 from training.data.sources import SourceSection, open_source, size_bytes
 from training.errors import DataError
-from training.memory import ModelShape, TrainingPlan, plan_training, shape_of
+from training.memory import TrainingPlan, plan_training
+from training.shapes import ModelShape, shape_of
 
 _GB = 1e9
 _PREVIEW_ROWS = 200

@@ -43,6 +43,13 @@ class Recipe(Section):
             faults.append("data.preferences is given, but there is no `preference` section to train on it")
         if self.preference is not None and not self.data.preferences:
             faults.append("there is a `preference` section, but data.preferences names no file")
+        if self.purpose == "production" and not self.sft.tuning.mergeable:
+            faults.append(
+                f"sft.method {self.sft.method} cannot be folded into weights, so vLLM could not serve the outcome: "
+                "set purpose: experiment to train it all the same, or choose another method"
+            )
+        if self.preference is not None and self.sft.tuning.family != "lora":
+            faults.append(f"preference tuning goes on from a LoRA adapter, and sft.method {self.sft.method} makes none")
         if self.serving.max_model_len < self.model.max_length:
             faults.append(
                 f"serving.max_model_len ({self.serving.max_model_len}) is below model.max_length ({self.model.max_length}): "

@@ -1,4 +1,4 @@
-"""Writes the tables of every recipe key, every setting and every gate metric into the READMEs, from the schemas themselves.
+"""Writes the tables of every recipe key, setting, gate metric and tuning method into the READMEs, from the code itself.
 
     python -m flows.reference
 
@@ -18,9 +18,10 @@ from flows.recipe import Recipe
 from serving.settings import Settings
 from training.atomic import write_text
 from training.errors import TunegateError
+from training.methods import METHODS
 
 BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
-RECIPES_PAGE, SETTINGS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md")
+RECIPES_PAGE, SETTINGS_PAGE, METHODS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md"), Path("training/README.md")
 
 _Schema = Mapping[str, Any]
 _BOUNDS = (("exclusiveMinimum", "> {}"), ("minimum", "≥ {}"), ("exclusiveMaximum", "< {}"), ("maximum", "≤ {}"))
@@ -53,7 +54,7 @@ def setting_keys() -> tuple[Key, ...]:
 
 def pages() -> dict[Path, str]:
     """Path below the repository -> what belongs between its marks."""
-    return {RECIPES_PAGE: _recipe_tables(), SETTINGS_PAGE: _table("variable", setting_keys())}
+    return {RECIPES_PAGE: _recipe_tables(), SETTINGS_PAGE: _table("variable", setting_keys()), METHODS_PAGE: _method_table()}
 
 
 def page_with(text: str, generated: str, name: str) -> str:
@@ -93,6 +94,20 @@ def _keys(schema: _Schema, prefix: str, definitions: _Schema | None = None) -> I
         yield Key(f"{prefix}{name}", _type(field), default, _bounds(kind), " ".join(description.split()))
         if section is not None:
             yield from _keys(section, inside + ".", definitions)
+
+
+def _method_table() -> str:
+    lines = [
+        "",
+        "| method | what is trained | keys of its own | learning rates | quantised base | merged and served |",
+        "| - | - | - | - | - | - |",
+    ]
+    for name, method in METHODS.items():
+        keys = ", ".join(f"`{key}`" for key in sorted(method.keys)) or "–"
+        low, high = method.rates
+        yes = {True: "yes", False: "no"}
+        lines.append(f"| `{name}` | {method.what} | {keys} | {low:g} to {high:g} | {yes[method.quantizable]} | {yes[method.mergeable]} |")
+    return "\n".join([*lines, "", ""])
 
 
 def _section(kind: _Schema, name: str, definitions: _Schema) -> tuple[_Schema | None, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from training.base_model import fetch_base
 from training.config import DataSection, ModelSection, SftSection
@@ -22,11 +22,15 @@ CHAT_TEMPLATE = (
 QUESTIONS = tuple(f"What should I do about problem number {number}?" for number in range(40))
 
 
-def write_tiny_model(folder: Path, *, tied: bool = True, template: str | None = CHAT_TEMPLATE) -> Path:
-    """A Llama with hidden size 64 and two layers, with a byte-level tokenizer, in `folder`."""
+ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mixtral": MixtralConfig}
+
+
+def write_tiny_model(folder: Path, *, tied: bool = True, template: str | None = CHAT_TEMPLATE, architecture: str = "llama") -> Path:
+    """A model with hidden size 64 and two layers, with a byte-level tokenizer, in `folder`; qwen2 has biases, mixtral four experts."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(template)
-    config = LlamaConfig(
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if architecture == "mixtral" else {}
+    config = ARCHITECTURES[architecture](
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
@@ -38,8 +42,13 @@ def write_tiny_model(folder: Path, *, tied: bool = True, template: str | None = 
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **experts,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    for name, bias in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(bias, std=0.02)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -85,9 +94,9 @@ def sft_section(**changes: Any) -> SftSection:
 class TinyLine:
     """A base model, a dataset and the sections of a tiny recipe, in one folder."""
 
-    def __init__(self, root: Path, *, tied: bool = True) -> None:
+    def __init__(self, root: Path, *, tied: bool = True, architecture: str = "llama") -> None:
         self.root = root
-        self.model = ModelSection(base=str(write_tiny_model(root / "tiny", tied=tied)), max_length=128)
+        self.model = ModelSection(base=str(write_tiny_model(root / "tiny", tied=tied, architecture=architecture)), max_length=128)
         self.base: BaseModelRecord = fetch_base(self.model, root / "home", silent)
         rows = write_jsonl(root / "sft.jsonl", alpaca_rows())
         pairs = write_jsonl(root / "preferences.jsonl", preference_rows())

@@ -1,32 +1,32 @@
-"""The one place where base model, adapter and training arguments are built, for every trainer and the merge.
+"""The one place where base model and training arguments are built, for every trainer and the merge.
 
 On a GPU the base weights stay in bitsandbytes' 4-bit layout. On a CPU they are rounded to NF4 by bitsandbytes and then
 unpacked once to bf16: the values are, bit for bit, those which its layer would unpack again in every forward and backward
 pass. That is faster where memory is no concern, and it avoids a trap: on a CPU that layer repacks its weights at the first
-forward without gradients, after which they can no longer be unpacked. Next: `sft.py`.
+forward without gradients, after which they can no longer be unpacked. Next: `adapters.py`.
 """
 
-import json
 import logging
 import os
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import bitsandbytes
 import numpy
-import peft
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from training.atomic import write_text
 from training.attention import register
 from training.config import QuantizationSection, SftSection
 from training.errors import ModelError
-from training.stacked import stack_projections
 from training.tokenizer import load_tokenizer as load_tokenizer
+
+_ROUNDED = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+_PROJECTED = {"galore": "galore_adamw", "apollo": "apollo_adamw"}
 
 
 def on_gpu() -> bool:
@@ -45,25 +45,31 @@ def settle(seed: int) -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
-def load_base(folder: Path, quantization: QuantizationSection | None, *, trust_remote_code: bool = False) -> Any:
-    """The base model in bf16, or rounded to NF4, frozen, on the GPU when there is one.
+def load_base(
+    folder: Path,
+    quantization: QuantizationSection | None,
+    *,
+    trust_remote_code: bool = False,
+    config_changes: Mapping[str, Any] | None = None,
+) -> Any:
+    """The base model in bf16, or rounded to 4 or 8 bits, frozen, on the GPU when there is one.
+
+    `config_changes` replaces values of its config.json: a recipe's longer context.
 
     Raises:
         ModelError: the folder cannot be loaded.
     """
     options: dict[str, Any] = {"dtype": torch.bfloat16, "local_files_only": True, "trust_remote_code": trust_remote_code}
     if quantization:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=quantization.type,
-            bnb_4bit_use_double_quant=quantization.double_quant,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
+        options["quantization_config"] = _rounding(quantization)
     if on_gpu():
         options["device_map"] = {"": torch.cuda.current_device()}
     else:
         options["attn_implementation"] = register()
     try:
+        if config_changes:
+            options["config"] = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+            options["config"].update(dict(config_changes))
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -71,32 +77,49 @@ def load_base(folder: Path, quantization: QuantizationSection | None, *, trust_r
         ) from error
     model.requires_grad_(False)
     if quantization and not on_gpu():
-        unpack_nf4(model)
+        unpack(model)
     return model
 
 
-def unpack_nf4(model: Any) -> None:
-    """Replace every 4-bit layer, in place, by a bf16 one with the same rounded values."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+def _rounding(quantization: QuantizationSection) -> BitsAndBytesConfig:
+    if quantization.type == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def unpack(model: Any) -> None:
+    """Replace every rounded layer, in place, by a bf16 one with the same rounded values.
+
+    For 8 bits this leaves out what bitsandbytes does on a GPU besides: it rounds the inputs too.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, _ROUNDED)}
     for name, layer in layers.items():
         plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, dtype=torch.bfloat16, device="meta")
         plain.weight = torch.nn.Parameter(dequantised(layer), requires_grad=False)
         plain.bias = layer.bias
         model.set_submodule(name, plain)
     # Without these marks peft builds plain LoRA layers, and Trainer does not take the model for a quantised one.
-    model.hf_quantizer, model.is_quantized, model.is_loaded_in_4bit = None, False, False
+    model.hf_quantizer, model.is_quantized, model.is_loaded_in_4bit, model.is_loaded_in_8bit = None, False, False, False
     del model.config.quantization_config
 
 
 def dequantised(layer: Any) -> torch.Tensor:
-    """The bf16 weights `(out, in)` which a 4-bit layer computes with."""
+    """The bf16 weights `(out, in)` which a rounded layer computes with."""
     weight = layer.weight
-    values: torch.Tensor = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
-    return values.to(torch.bfloat16)
+    if isinstance(layer, bitsandbytes.nn.Linear4bit):
+        values: torch.Tensor = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
+        return values.to(torch.bfloat16)
+    rounded: torch.Tensor = bitsandbytes.functional.int8_vectorwise_dequant(weight.data, weight.SCB)
+    return rounded.to(torch.bfloat16)
 
 
 def dequantised_weights(model: Any) -> Callable[[str, torch.Tensor], torch.Tensor]:
-    """Map a weight's name and bf16 value to the value the NF4 model computes with; call before any forward.
+    """Map a weight's name and bf16 value to the value the rounded model computes with; call before any forward.
 
     What was not rounded (embeddings, norms, the head) keeps its own value.
     """
@@ -106,61 +129,9 @@ def dequantised_weights(model: Any) -> Callable[[str, torch.Tensor], torch.Tenso
         layer = layers.get(name)
         if layer is None:
             return original
-        return dequantised(layer).cpu() if isinstance(layer, bitsandbytes.nn.Linear4bit) else layer.weight.detach().cpu()
+        return dequantised(layer).cpu() if isinstance(layer, _ROUNDED) else layer.weight.detach().cpu()
 
     return weight
-
-
-def new_adapter(model: Any, sft: SftSection) -> Any:
-    """Wrap the base model in a fresh LoRA adapter, which changes nothing until it is trained.
-
-    Raises:
-        ModelError: no layer, or only some of the named kinds of layers, exist in this model.
-    """
-    kinds = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    if missing := [name for name in sft.target_modules if name.rsplit(".", 1)[-1] not in kinds]:
-        raise ModelError(
-            f"`sft.target_modules`: the model has no layers called {', '.join(missing)}",
-            do=f"choose from: {', '.join(sorted(kinds - {'lm_head'}))}",
-        )
-    config = peft.LoraConfig(
-        r=sft.r,
-        lora_alpha=sft.alpha,
-        lora_dropout=sft.dropout,
-        target_modules=list(sft.target_modules),
-        bias="none",
-        task_type=peft.TaskType.CAUSAL_LM,
-    )
-    return _for_this_machine(peft.get_peft_model(model, config))
-
-
-def load_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
-    """Wrap the base model in the adapter that lies in `folder`; one that is not trained is in bf16, as training computes with it."""
-    adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
-    return _for_this_machine(adapted) if trainable else adapted.to(torch.bfloat16)
-
-
-def _for_this_machine(adapted: Any) -> Any:
-    """On a CPU the adapted layers compute together; on a GPU peft's own passes wait for nothing."""
-    if not on_gpu():
-        stack_projections(adapted)
-    return adapted
-
-
-def save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json`, the same bytes for the same adapter on every machine."""
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"])
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    # peft keeps the modules in a set, whose order changes with every process, and the folder this machine loaded from.
-    settings |= {"target_modules": sorted(settings["target_modules"]), "base_model_name_or_path": base_name, "revision": None}
-    write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-
-
-def trainable_parameters(model: Any) -> int:
-    """How many numbers the optimizer moves."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
@@ -181,7 +152,8 @@ def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
         "warmup_steps": sft.warmup_ratio,
         "weight_decay": sft.weight_decay,
         "max_grad_norm": sft.max_grad_norm,
-        "optim": optimizer_name(sft.optimizer, gpu=gpu),
+        **_optimizer(sft, gpu=gpu),
+        "neftune_noise_alpha": sft.neftune_alpha or None,
         "bf16": True,
         "use_cpu": not gpu,
         "gradient_checkpointing": gpu,
@@ -198,6 +170,26 @@ def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
         "train_sampling_strategy": "group_by_length",
         "length_column_name": "length",
     }
+
+
+def _optimizer(sft: SftSection, *, gpu: bool) -> dict[str, Any]:
+    if sft.method not in _PROJECTED:
+        return {"optim": optimizer_name(sft.optimizer, gpu=gpu)}
+    _let_checkpoints_hold_projectors()
+    settings = {"rank": sft.r, "update_proj_gap": sft.projection_gap_steps}
+    return {
+        "optim": _PROJECTED[sft.method],
+        "optim_target_modules": [rf".*\.{re.escape(name)}" for name in sft.target_modules],
+        "optim_args": ", ".join(f"{key}={value}" for key, value in settings.items()),
+    }
+
+
+def _let_checkpoints_hold_projectors() -> None:
+    """Both optimizers keep plain objects of these two classes in their state, which torch refuses to load unless they are named."""
+    from apollo_torch.random_projector import GradientProjector
+    from galore_torch.galore_projector import GaLoreProjector
+
+    torch.serialization.add_safe_globals([GaLoreProjector, GradientProjector])
 
 
 def optimizer_name(choice: str, *, gpu: bool) -> str:

@@ -11,7 +11,12 @@ from training.records import MergeCertificate, MergeMeasurement, MergeVariant
 RULE_TIE = 1  # prompts; a difference of one in a few dozen is chance
 PERPLEXITY_TIE = 0.01  # relative
 
-_NAMES = {"bf16_base": "merged into the original bf16 weights", "nf4_base": "merged into the dequantised NF4 weights"}
+_NAMES = {
+    "bf16_base": "merged into the original bf16 weights",
+    "nf4_base": "merged into the dequantised NF4 weights",
+    "fp4_base": "merged into the dequantised FP4 weights",
+    "int8_base": "merged into the dequantised 8-bit weights",
+}
 
 
 def certify(trained: MergeMeasurement, measurements: tuple[MergeMeasurement, ...]) -> MergeCertificate:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from training.data.config import DataSection as DataSection
+from training.methods import METHODS, SPECIAL_KEYS, Method, Name, readers_of, unread_keys
 from training.sections import Section
 
 EMBEDDED_PREFIX = "embedded:"
@@ -23,6 +24,13 @@ _UNTRAINABLE_MODULES = ("lm_head", "embed_tokens")
 Word = Annotated[str, Field(min_length=1)]
 
 
+class RopeSection(Section):
+    """Stretches the rotary positions of a model, so that it reads more tokens than it was made for."""
+
+    type: Literal["linear", "dynamic", "yarn"] = Field(default="yarn", description="how positions are stretched")
+    factor: float = Field(default=2.0, gt=1, le=64, description="times as many positions as the base model has")
+
+
 class ModelSection(Section):
     """Which base model, and how long a row may be."""
 
@@ -30,6 +38,7 @@ class ModelSection(Section):
     revision: str | None = Field(default=None, description="commit or tag of a hub model; null takes the newest")
     trust_remote_code: bool = Field(default=False, description="let a hub model run its own Python code on this machine")
     max_length: int = Field(default=1024, ge=16, le=131_072, description="tokens per training row; longer rows are dropped by name")
+    rope_scaling: RopeSection | None = Field(default=None, description="lets it read longer rows than the base model was made for")
 
     @property
     def cache_name(self) -> str:
@@ -49,23 +58,36 @@ class ModelSection(Section):
 class QuantizationSection(Section):
     """How the frozen base weights are rounded while the adapter is trained."""
 
-    type: Literal["nf4"] = Field(default="nf4", description="4-bit NormalFloat")
-    double_quant: bool = Field(default=True, description="quantise the quantisation constants too: 0.4 bits less per weight")
+    type: Literal["nf4", "fp4", "int8"] = Field(default="nf4", description="4-bit NormalFloat, 4-bit float, or 8-bit integers (LLM.int8)")
+    double_quant: bool = Field(
+        default=True, description="quantise the quantisation constants of 4-bit weights too: 0.4 bits less per weight"
+    )
 
 
 class SftSection(Section):
-    """Supervised fine-tuning of a LoRA adapter."""
+    """Supervised fine-tuning by one of the methods in `methods.py`."""
 
-    method: Literal["qlora", "lora"] = Field(default="qlora", description="qlora trains over 4-bit base weights, lora over bf16 ones")
-    quantization: QuantizationSection | None = Field(default=None, description="qlora only; left out, it is NF4 with double quantisation")
-    r: int = Field(default=16, ge=1, le=1024, description="rank of the adapter")
-    alpha: float = Field(default=32.0, gt=0, le=4096, description="the adapter's update is scaled by alpha / r")
+    method: Name = Field(default="qlora", description="what is trained: see the table of methods in training/README.md")
+    quantization: QuantizationSection | None = Field(
+        default=None, description="rounds the frozen base weights; qlora without it takes NF4 with double quantisation"
+    )
+    r: int = Field(default=16, ge=1, le=1024, description="rank of the adapter, width of the bottleneck, or rank of the projected gradient")
+    alpha: float = Field(default=32.0, gt=0, le=4096, description="LoRA: the adapter's update is scaled by alpha / r")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="share of adapter inputs zeroed while training; 0 is fastest")
     target_modules: tuple[Word, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="linear layers that get an adapter, by the last part of their name",
+        description="linear layers that are tuned, by the last part of their name",
     )
+    also_train: tuple[Literal["embeddings", "norms", "router"], ...] = Field(
+        default=(), description="LoRA: weights that are trained whole beside it; embeddings and norms for longer contexts"
+    )
+    experts: bool = Field(default=False, description="LoRA: also tune the experts of a mixture-of-experts model; needs dropout 0")
+    lora_plus_ratio: float = Field(default=16.0, ge=1, le=1000, description="lora_plus: learning rate of B over that of A")
+    virtual_tokens: int = Field(default=20, ge=1, le=4096, description="prompt methods: trained vectors before the prompt")
+    encoder_hidden: int = Field(default=128, ge=1, le=16_384, description="p_tuning: width of the network that makes the vectors")
+    last_layers: int = Field(default=2, ge=1, le=1024, description="freeze: blocks that are trained, counted from the end")
+    projection_gap_steps: int = Field(default=200, ge=1, le=100_000, description="galore, apollo: steps until the projection is renewed")
     learning_rate: float = Field(default=2.0e-4, gt=0, le=1, description="peak, per step")
     epochs: float = Field(default=3.0, gt=0, le=100, description="passes over the training rows")
     batch_size: int = Field(default=1, ge=1, le=1024, description="rows per forward pass and device")
@@ -73,10 +95,11 @@ class SftSection(Section):
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps during which the rate climbs")
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(default="cosine", description="how the rate falls afterwards")
     optimizer: Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        default="auto", description="auto is paged 8-bit AdamW on a GPU and AdamW on a CPU"
+        default="auto", description="auto is paged 8-bit AdamW on a GPU and AdamW on a CPU; galore and apollo bring their own"
     )
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="per step, on the adapter only")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="per step, on what is trained only")
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="gradients are scaled down to this norm")
+    neftune_alpha: float = Field(default=0.0, ge=0, le=100, description="noise on the embeddings while training (NEFTune); 0 is none")
     checkpoint_every_steps: int = Field(default=100, ge=1, le=100_000, description="steps lost at most when the run is killed")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="of the adapter's first values, of dropout and of the row order")
 
@@ -88,10 +111,34 @@ class SftSection(Section):
         return values
 
     @model_validator(mode="after")
-    def _lora_has_no_quantization(self) -> Self:
-        if self.method == "lora" and self.quantization is not None:
-            raise ValueError("method lora trains over bf16 weights: remove `quantization`, or set method to qlora")
+    def _keys_belong_to_the_method(self) -> Self:
+        # A default that was dumped to JSON comes back as a given value: only values that differ from it were meant.
+        given = frozenset(key for key in SPECIAL_KEYS if getattr(self, key) != type(self).model_fields[key].default)
+        faults = [
+            f"method {self.method} does not read `{key}`; it belongs to {', '.join(readers_of(key))}"
+            for key in unread_keys(self.method, given)
+        ]
+        if self.quantization is not None and not METHODS[self.method].quantizable:
+            better = "remove `quantization`, or set method to qlora" if self.method == "lora" else "remove `quantization`"
+            faults.append(f"method {self.method} trains over bf16 weights: {better}")
+        if self.experts and self.dropout:
+            faults.append("`experts` needs dropout 0: an update of stacked weights cannot drop single inputs")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def tuning(self) -> Method:
+        """What is known about the method."""
+        return METHODS[self.method]
+
+    @property
+    def odd_learning_rate(self) -> str | None:
+        """A sentence when the learning rate lies far outside what is known to work for the method."""
+        low, high = self.tuning.rates
+        if low <= self.learning_rate <= high:
+            return None
+        return f"learning_rate {self.learning_rate:g} is unusual for {self.method}, which is known to work from {low:g} to {high:g}"
 
     @field_validator("target_modules")
     @classmethod

@@ -48,6 +48,27 @@ def answer_states(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, tor
     return hidden[:, :-1][chosen], targets[chosen]
 
 
+def prompted_answer_states(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `answer_states`, for a model with trained vectors before the prompt, and its head `(vocabulary, width)` in between."""
+    output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], output_hidden_states=True, logits_to_keep=1)
+    targets = inputs["labels"][:, 1:]
+    chosen = targets != IGNORED
+    hidden = output.hidden_states[-1][:, -inputs["labels"].shape[1] :]  # the vectors stand before the row
+    return hidden[:, :-1][chosen], model.get_base_model().get_output_embeddings().weight, targets[chosen]
+
+
+def spread_of_ranks(model: Any) -> torch.Tensor:
+    """AdaLoRA's penalty, which keeps the rows of A and the columns of B apart: mean over all of ||MMᵀ - I||, weighted as configured."""
+    weight = model.peft_config["default"].orth_reg_weight
+    distances = []
+    for name, matrix in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            square = matrix @ matrix.T if "lora_A" in name else matrix.T @ matrix
+            distances.append(torch.linalg.matrix_norm(square - torch.eye(len(square), device=square.device)))
+    mean: torch.Tensor = torch.stack(distances).mean() * weight
+    return mean
+
+
 def answer_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits `(answer tokens, vocabulary)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
     hidden, targets = answer_states(model, inputs)

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import torch
 
+from training.adapters import load_adapter
 from training.atomic import new_folder, require_space, sync_tree
-from training.builders import dequantised_weights, load_adapter, load_base, settle
+from training.builders import dequantised_weights, load_base, settle
 from training.certificate import certify
 from training.config import MergeSection, QuantizationSection
 from training.errors import InputError
-from training.fold import Update, fold, read_updates
+from training.fold import fold
 from training.measure import AnswerTokens, Judge, ValidationPrompt, count_passes, divergence, read_answers
 from training.prepare import VALIDATION, read_prepared
 from training.progress import Progress, Report
@@ -35,8 +36,10 @@ from training.records import (
     verify_files,
 )
 from training.tokenizer import load_tokenizer
+from training.updates import Update, read_updates
 
 _CANDIDATES = "candidates"
+_ROUNDED: dict[str, MergeVariant] = {"nf4": "nf4_base", "fp4": "fp4_base", "int8": "int8_base"}
 
 
 def merge_adapter(
@@ -88,28 +91,35 @@ def _fold_all(bench: "_Bench", adapter_dir: Path, adapter: AdapterArtifact, out:
     """Measure the model as trained, and write a merge for each kind of base weights it could be folded into."""
     base = Path(bench.base.folder)
     updates = read_updates(adapter_dir)
-    model = load_base(base, adapter_quantization(adapter))
+    model = load_base(base, adapter_quantization(adapter), config_changes=adapter.config_changes)
     # Taken before any forward: on a CPU, bitsandbytes could not unpack its weights afterwards.
     weights: dict[MergeVariant, Callable[[str, torch.Tensor], torch.Tensor]] = {"bf16_base": lambda name, tensor: tensor}
-    if adapter.quantization == "nf4":
-        weights["nf4_base"] = dequantised_weights(model)
+    if adapter.quantization != "none":
+        weights[_ROUNDED[adapter.quantization]] = dequantised_weights(model)
     variants: dict[MergeVariant, Path] = {}
     for variant, weight in weights.items():
-        variants[variant] = _write(base, updates, out / variant, weight, bench.report)
+        variants[variant] = _write(base, updates, out / variant, weight, bench.report, adapter.config_changes)
     return bench.measure("trained", load_adapter(model, adapter_dir, trainable=False)), variants
 
 
 def _write(
-    base: Path, updates: dict[str, Update], folder: Path, weight: Callable[[str, torch.Tensor], torch.Tensor], report: Report
+    base: Path,
+    updates: dict[str, Update],
+    folder: Path,
+    weight: Callable[[str, torch.Tensor], torch.Tensor],
+    report: Report,
+    config_changes: dict[str, Any],
 ) -> Path:
     with new_folder(folder) as partial:
-        fold(base, updates, partial, weight, lambda done, total: report(Progress(done, total, "tensors", folder.name)))
+        fold(base, updates, partial, weight, lambda done, total: report(Progress(done, total, "tensors", folder.name)), config_changes)
     return folder
 
 
 def adapter_quantization(adapter: AdapterArtifact) -> QuantizationSection | None:
     """How the base was rounded while this adapter was trained."""
-    return QuantizationSection(type="nf4", double_quant=adapter.double_quant) if adapter.quantization == "nf4" else None
+    if adapter.quantization == "none":
+        return None
+    return QuantizationSection(type=adapter.quantization, double_quant=adapter.double_quant)
 
 
 class _Bench:

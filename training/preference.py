@@ -13,7 +13,8 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from training.builders import load_adapter, load_base, save_adapter, settle, trainable_parameters, training_arguments
+from training.adapters import load_adapter, save_adapter, trainable_parameters
+from training.builders import load_base, settle, training_arguments
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, PreferenceSection, SftSection
 from training.errors import InputError
@@ -22,6 +23,7 @@ from training.progress import Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
 from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, CHECKPOINTS, require_same_base, run
 from training.tokenizer import load_tokenizer
+from training.trained import load_trained, save_trained
 from training.watch import Watch, losses
 
 _INHERITED = ("learning_rate", "epochs", "batch_size", "gradient_accumulation")
@@ -53,7 +55,9 @@ def train_preference(
     merged_section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
     settle(sft.seed)
     tokenizer = load_tokenizer(Path(base.folder))
-    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code)
+    weights = load_base(
+        Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=parent.config_changes
+    )
     adapted = load_adapter(weights, parent_dir, trainable=True)
     trained = trainable_parameters(adapted)
     section_digest = digest_of([preference.digest, merged_section.digest])
@@ -70,6 +74,8 @@ def train_preference(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - started,
         stage="dpo",
+        method=parent.method,
+        config_changes=parent.config_changes,
         base_digest=base.digest,
         dataset_digest=dataset.digest,
         parent_digest=parent.digest,
@@ -105,13 +111,12 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """Leave the rows alone: TRL would render and tokenise text, and `prepare.py` has done both."""
         return dataset
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load the tuned adapter; the reference is the SFT adapter already.
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint's weights: the tuned adapter; the reference is the SFT adapter, which lies elsewhere."""
+        save_trained(self.model, Path(output_dir or self.args.output_dir), state_dict)
 
-        transformers loads the sub-folders of a checkpoint with two adapters and passes over the one at its top, so that a
-        resumed run would silently go on from the SFT adapter with the optimizer's state of another.
-        """
-        (model or self.model).load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained(model or self.model, Path(resume_from_checkpoint))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The DPO loss of a batch whose first half is the chosen and second half the rejected answers."""

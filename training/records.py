@@ -9,7 +9,7 @@ Knows nothing of torch, HTTP or SQL. Next: `prepare.py`, the first stage.
 import hashlib
 import json
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -155,8 +155,10 @@ class AdapterArtifact(Record):
     dataset_digest: str
     parent_digest: str | None = Field(default=None, description="the adapter this one was trained on from")
     section_digest: str
-    quantization: Literal["none", "nf4"]
-    double_quant: bool = Field(default=False, description="the NF4 constants were quantised too")
+    method: str = Field(default="lora", description="how it was tuned, as the recipe names it")
+    config_changes: dict[str, Any] = Field(default_factory=dict, description="values of the base's config.json it was trained with")
+    quantization: Literal["none", "nf4", "fp4", "int8"]
+    double_quant: bool = Field(default=False, description="the 4-bit constants were quantised too")
     trainable_parameters: int
     steps: int
     first_loss: float
@@ -165,7 +167,7 @@ class AdapterArtifact(Record):
     files: tuple[FileDigest, ...]
 
 
-MergeVariant = Literal["bf16_base", "nf4_base"]
+MergeVariant = Literal["bf16_base", "nf4_base", "fp4_base", "int8_base"]
 
 
 class MergeMeasurement(BaseModel):

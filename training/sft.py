@@ -11,20 +11,26 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
+from peft.optimizers import create_loraplus_optimizer
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from training.adapters import base_of, new_adapter, save_adapter, trainable_parameters
 from training.answer_loss import answer_loss
-from training.builders import load_base, new_adapter, save_adapter, settle, trainable_parameters, training_arguments
+from training.builders import load_base, settle, training_arguments
+from training.chat import IGNORED
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
+from training.context import config_changes
 from training.errors import InputError, TrainingError
-from training.measure import answer_states
+from training.measure import answer_states, prompted_answer_states, spread_of_ranks
+from training.memory import steps_for
 from training.prepare import TRAIN, VALIDATION, read_prepared
 from training.progress import Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
 from training.tokenizer import load_tokenizer
+from training.trained import load_trained, save_trained
 from training.watch import Watch, losses
 
 CHECKPOINTS = "checkpoints"
@@ -44,12 +50,13 @@ def train_sft(
     require_same_base(dataset, base)
     verify_files(dataset_dir, dataset.files)
     settle(sft.seed)
-    tokenizer = load_tokenizer(Path(base.folder))
-    adapted = new_adapter(load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code), sft)
-    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest]))
+    rows = read_prepared(dataset_dir / TRAIN)
+    changes = config_changes(Path(base.folder), model)
+    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=changes)
+    adapted = new_adapter(weights, sft, steps_for(len(rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
+    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, model.digest, sft.digest]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
-    watch = Watch(report, checkpoints)
-    trainer = AnswerTrainer(adapted, sft, tokenizer, read_prepared(dataset_dir / TRAIN), watch)
+    trainer = AnswerTrainer(adapted, sft, load_tokenizer(Path(base.folder)), rows, Watch(report, checkpoints))
     run(trainer, checkpoints)
     validation_loss = trainer.evaluate(trainer.rows(read_prepared(dataset_dir / VALIDATION)))["eval_loss"]
     first_loss, last_loss = losses(trainer.state)
@@ -59,6 +66,8 @@ def train_sft(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - started,
         stage="sft",
+        method=sft.method,
+        config_changes=changes,
         base_digest=base.digest,
         dataset_digest=dataset.digest,
         section_digest=sft.digest,
@@ -90,13 +99,14 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             shuffle_dataset=False,
             dataset_kwargs={"skip_prepare_dataset": True},
         )
+        self.sft = sft
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=self.rows(rows),
             processing_class=tokenizer,
             data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
-            callbacks=[watch],
+            callbacks=[watch, *([_MovingRanks(model)] if sft.method == "adalora" else [])],
         )
         self.remove_callback(PrinterCallback)  # it prints every log entry as a dict; progress goes through the report
 
@@ -109,12 +119,49 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         """Mean cross entropy in nats over the labelled tokens of `inputs`: ids, labels and mask are `(batch, seq)`."""
         if self.model.training:
             self.watch.tokens += int(inputs["attention_mask"].sum())
-        if return_outputs or inputs["input_ids"].device.type != "cpu":
+        if return_outputs or not self._scores_answers_alone(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        tokens = max(int(num_items_in_batch or 0) or int((inputs["labels"][:, 1:] != IGNORED).sum()), 1)
         with self.accelerator.autocast():
-            hidden, targets = answer_states(model.get_base_model(), inputs)
+            if self.sft.tuning.family == "prompt":
+                return answer_loss(*prompted_answer_states(model, inputs)) / tokens
+            hidden, targets = answer_states(base_of(model), inputs)
         total = answer_loss(hidden, model.get_output_embeddings().weight, targets)
-        return total / max(int(num_items_in_batch or 0) or len(targets), 1)
+        return total / tokens + (spread_of_ranks(model) if self.sft.method == "adalora" and model.training else 0)
+
+    def _scores_answers_alone(self, inputs: dict[str, Any]) -> bool:
+        if self.sft.tuning.family == "prompt" or self.sft.method == "adalora":
+            return True  # TRL's own loss knows neither vectors before the prompt nor AdaLoRA's penalty
+        return bool(inputs["input_ids"].device.type == "cpu" and not self.model.get_output_embeddings().weight.requires_grad)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """LoRA+ gives B a higher learning rate than A; every other method takes the recipe's for all."""
+        if self.sft.method == "lora_plus":
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            apart: torch.optim.Optimizer = create_loraplus_optimizer(
+                self.model, kind, loraplus_lr_ratio=self.sft.lora_plus_ratio, **settings
+            )
+            self.optimizer = apart
+            return apart
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint's weights: what is trained and nothing else."""
+        save_trained(self.model, Path(output_dir or self.args.output_dir), state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained(model or self.model, Path(resume_from_checkpoint))
+
+
+class _MovingRanks(TrainerCallback):  # type: ignore[misc]
+    """Lets AdaLoRA move ranks between layers, while the gradients of the step are still there."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.model.base_model.update_and_allocate(state.global_step)
 
 
 def run(trainer: Any, checkpoints: CheckpointFolder) -> None:

@@ -71,6 +71,16 @@ def test_a_retrain_that_passes_ends_with_a_release_that_waits_and_holds_no_proce
     assert (again.release.id, again.verdict.digest) == (judged.release.id, judged.verdict.digest)
 
 
+def test_an_experiment_that_cannot_be_served_ends_when_it_is_trained(home: Site, tmp_path: Path) -> None:
+    values = recipe_values("tried") | {"name": "tried", "purpose": "experiment", "sft": {"method": "prompt_tuning"}}
+    recipe = write_recipe(tmp_path, values)
+    finish_training(open_small_line(recipe, home.settings, home.registry, QuickStages(SAFE)))
+    console = quiet_console()
+    assert deliver(recipe, None, console) == DONE
+    assert "served    no: prompt_tuning cannot be folded into weights" in printed(console)
+    assert [release.id for release in home.registry.snapshot().releases if release.public_name == "tried"] == ["tried-1"]
+
+
 def test_a_promote_gives_an_approved_release_the_traffic(home: Site, tmp_path: Path) -> None:
     from flows.pipeline import promote, retrain
 

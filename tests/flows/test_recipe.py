@@ -187,3 +187,10 @@ def test_a_recipe_folder_that_is_moved_keeps_its_digest(tmp_path: Path) -> None:
     here = write_recipe(tmp_path / "here")
     shutil.copytree(here.parent, tmp_path / "there")
     assert load_recipe(here).digest == load_recipe(tmp_path / "there" / "recipe.yaml").digest
+
+
+def test_what_cannot_be_served_is_refused_before_training_unless_it_is_an_experiment(tmp_path: Path) -> None:
+    values = recipe_values() | {"sft": {"method": "prefix_tuning"}}
+    with pytest.raises(RecipeError, match="set purpose: experiment"):
+        load_recipe(write_recipe(tmp_path / "production", values))
+    assert load_recipe(write_recipe(tmp_path / "tried", values | {"purpose": "experiment"})).sft.method == "prefix_tuning"

@@ -41,7 +41,7 @@ def key(name: str) -> Key:
 
 def test_the_committed_pages_are_up_to_date(tmp_path: Path) -> None:
     texts = copy_of_the_pages(tmp_path)
-    assert len(texts) == 2
+    assert len(texts) == 3
     assert write(tmp_path) == [], "run: make generated"
 
 

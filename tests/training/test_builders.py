@@ -6,7 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.fakes_training import TinyLine, sft_section
-from training.builders import load_adapter, load_base, new_adapter, optimizer_name, save_adapter, settle, trainable_parameters
+from training.adapters import load_adapter, new_adapter, save_adapter, trainable_parameters
+from training.builders import load_base, optimizer_name, settle
 from training.config import QuantizationSection
 from training.errors import ModelError
 

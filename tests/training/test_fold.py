@@ -8,9 +8,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.fakes_training import TinyLine, sft_section
-from training.builders import load_adapter, load_base, new_adapter, save_adapter, settle
+from training.adapters import ADAPTER_CONFIG, load_adapter, new_adapter, save_adapter
+from training.builders import load_base, settle
 from training.errors import MergeError
-from training.fold import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fold, read_updates
+from training.fold import fold
+from training.updates import ADAPTER_WEIGHTS, read_updates
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.fakes_training import TinyLine, sft_section
-from training.builders import load_base, new_adapter, trainable_parameters
+from training.adapters import new_adapter, trainable_parameters
+from training.builders import load_base
 from training.config import ModelSection, PreferenceSection, SftSection
 from training.errors import ModelError
-from training.memory import KNOWN_SHAPES, plan_training, shape_from_config, shape_of, steps_for, trainable_in
+from training.memory import plan_training, steps_for
+from training.shapes import KNOWN_SHAPES, shape_from_config, shape_of, trainable_in
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
 MODEL = ModelSection(base=QWEN, max_length=1024)

@@ -12,8 +12,9 @@ import torch
 from trl import SFTTrainer
 
 from tests.fakes_training import TinyLine, sft_section
+from training.adapters import new_adapter
 from training.atomic import sha256_of
-from training.builders import load_base, load_tokenizer, new_adapter, settle
+from training.builders import load_base, load_tokenizer, settle
 from training.checkpoints import CheckpointFolder
 from training.config import SftSection
 from training.errors import InputError, RecordError

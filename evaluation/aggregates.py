@@ -11,8 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from evaluation.bleu import bleu_of
 from evaluation.config import MetricName
+from evaluation.metrics.bleu import bleu_of
+from evaluation.metrics.chrf import chrf_of
+from evaluation.metrics.labels import label_row, macro_f1
 from evaluation.records import AnswerRecord, Scorecard, TaskScore
 from evaluation.rules import Severity
 from evaluation.statistics import Rows
@@ -71,12 +73,39 @@ def _is_empty(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
     return _column([not answer.answer.strip() for answer in answers])
 
 
+def _each(number: Callable[[AnswerRecord], float]) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows]:
+    """One number per answer."""
+
+    def rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
+        return _column([number(answer) for answer in answers])
+
+    return rows
+
+
 def _bleu_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
     return np.array([answer.bleu_stats for answer in answers], dtype=np.float64)
 
 
-def _rouge_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return _column([answer.rouge_l for answer in answers])
+def _chrf_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
+    return np.array([answer.chrf_stats for answer in answers], dtype=np.float64)
+
+
+def _label_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
+    """Counts of each prompt that has a label; the columns are alike for every model that answers the same prompts."""
+    truths = [(str(answer.label), answer.predicted_label) for answer in answers if answer.label is not None]
+    labels = sorted({truth for truth, _ in truths})
+    return np.array([label_row(truth, given, labels) for truth, given in truths], dtype=np.float64).reshape(len(truths), 3 * len(labels))
+
+
+def _right_labels(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
+    return _column([answer.label == answer.predicted_label for answer in answers if answer.label is not None])
+
+
+def _speed_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
+    """(tokens, seconds) of each answer."""
+    if any(answer.completion_tokens is None for answer in answers):
+        return None
+    return np.array([(answer.completion_tokens, answer.latency_s) for answer in answers], dtype=np.float64).reshape(len(answers), 2)
 
 
 def _logprob_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
@@ -111,6 +140,19 @@ def _bleu(rows: Rows) -> float:
     return bleu_of(tuple(int(value) for value in rows.sum(axis=0)))
 
 
+def _chrf(rows: Rows) -> float:
+    return chrf_of(tuple(int(value) for value in rows.sum(axis=0)))
+
+
+def _macro_f1(rows: Rows) -> float:
+    return macro_f1(rows.sum(axis=0))
+
+
+def _speed(rows: Rows) -> float:
+    tokens, seconds = rows.sum(axis=0)
+    return float(tokens / seconds) if seconds > 0 else 0.0
+
+
 def _perplexity(rows: Rows) -> float:
     logprob, tokens = rows.sum(axis=0)
     return math.exp(min(-logprob / tokens, 700.0))  # exp overflows above 709
@@ -129,12 +171,26 @@ METRICS: dict[MetricName, Metric] = {
     "major_failures": Metric("answers", False, "count", _breaks("major"), _sum),
     "minor_failures": Metric("answers", False, "count", _breaks("minor"), _sum),
     "empty_answers": Metric("answers", False, "count", _is_empty, _sum),
+    "truncated_answers": Metric("answers", False, "count", _each(lambda answer: answer.truncated), _sum),
+    "endless_answers": Metric("answers", False, "count", _each(lambda answer: answer.endless), _sum),
     "bleu_4": Metric("0-100", True, "score", _bleu_rows, _bleu),
-    "rouge_l": Metric("F1, 0-1", True, "score", _rouge_rows, _mean),
+    "chrf": Metric("chrF2, 0-100", True, "score", _chrf_rows, _chrf),
+    "rouge_1": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.rouge_1), _mean),
+    "rouge_2": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.rouge_2), _mean),
+    "rouge_l": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.rouge_l), _mean),
+    "exact_match": Metric("share of answers", True, "share", _each(lambda answer: answer.exact_match), _mean),
+    "token_f1": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.token_f1), _mean),
+    "accuracy": Metric("share of prompts with a label", True, "share", _right_labels, _mean),
+    "macro_f1": Metric("F1, 0-1, mean over labels", True, "score", _label_rows, _macro_f1),
     "perplexity": Metric("per reference token", False, "score", _logprob_rows, _perplexity),
+    "distinct_1": Metric("share of an answer's words", True, "score", _each(lambda answer: answer.distinct_1), _mean),
+    "distinct_2": Metric("share of an answer's word pairs", True, "score", _each(lambda answer: answer.distinct_2), _mean),
+    "repetition": Metric("share of an answer's 4-grams", False, "score", _each(lambda answer: answer.repeated_share), _mean),
+    "answer_units": Metric("words or Chinese characters per answer", False, "score", _each(lambda answer: answer.units), _mean),
     "latency_p50_s": Metric("s", False, "score", _latency_rows, _quantile(0.5)),
     "latency_p95_s": Metric("s", False, "score", _latency_rows, _quantile(0.95)),
     "ttft_p50_s": Metric("s", False, "score", _ttft_rows, _quantile(0.5)),
     "ttft_p95_s": Metric("s", False, "score", _ttft_rows, _quantile(0.95)),
+    "tokens_per_s": Metric("per answer in flight", True, "score", _speed_rows, _speed),
     "forgetting_accuracy": Metric("share of items", True, "share", _task_rows, _mean),
 }

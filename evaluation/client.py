@@ -21,6 +21,7 @@ from evaluation.suite import Generation, Message
 T = TypeVar("T")
 _ERROR_CHARS = 400
 _MAX_LINE_BYTES = 8 << 20
+_LONGEST_PAUSE_S = 8.0
 
 
 class Endpoint(BaseModel):
@@ -74,12 +75,15 @@ class Client:
         text, finish, first, tokens = "", "", None, None
         async for event in self._stream("/v1/chat/completions", body):
             choice = _first_choice(event)
-            piece = (choice.get("delta") or {}).get("content") or ""
+            piece = _text_of(choice)
             if piece and first is None:
                 first = time.perf_counter() - began
             text += piece
-            finish = choice.get("finish_reason") or finish
-            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+            finish = str(choice.get("finish_reason") or finish)
+            tokens = _tokens_of(event) or tokens
+        if not finish:
+            raise EndpointError(f"{self._endpoint.root}: the stream ended without a finish_reason", fault="cut")
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written to any file
         return ChatAnswer(text, finish, time.perf_counter() - began, first, tokens)
 
     async def tokenize(self, messages: Sequence[Message], *, answer: str | None = None) -> tuple[int, ...]:
@@ -118,6 +122,13 @@ class Client:
                 f"{self._endpoint.root}/v1/completions: prompt_logprobs lack the token at its own place: {error!r}", fault="protocol"
             ) from error
 
+    async def context_length(self) -> int:
+        """Tokens that fit into the model's context, prompt and answer together."""
+        lengths = [entry.get("max_model_len") for entry in await self.models() if entry.get("id") == self._endpoint.model]
+        if not lengths or not isinstance(lengths[0], int):
+            raise EndpointError(f"{self._endpoint.root}/v1/models names no max_model_len of {self._endpoint.model}", fault="protocol")
+        return lengths[0]
+
     async def stops_at(self, token_ids: Sequence[int], stop: int) -> bool:
         """Whether the server ends an answer at token `stop`: it is allowed to write nothing else, and has room for more of them."""
         body = {"model": self._endpoint.model, "prompt": list(token_ids), "max_tokens": 4, "temperature": 0.0, "allowed_token_ids": [stop]}
@@ -127,7 +138,10 @@ class Client:
         """The entries of `/v1/models`."""
         async with self._faults("/v1/models"), self._session.get(f"{self._endpoint.root}/v1/models") as reply:
             body = await self._checked(reply)
-        return tuple(body.get("data") or ())
+        entries = body.get("data")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise EndpointError(f"{self._endpoint.root}/v1/models answered without a list of models", fault="protocol")
+        return tuple(entries)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         async with self._faults(path), self._session.post(self._endpoint.root + path, json=body) as reply:
@@ -201,7 +215,7 @@ async def connect(endpoint: Endpoint, *, concurrency: int, timeout_s: float) -> 
 
 
 async def patiently(call: Callable[[], Awaitable[T]], attempts: int, *, pause_s: float = 0.5) -> T:
-    """Await `call()` up to `attempts` times while its fault may pass, waiting `pause_s`, then twice as long each time.
+    """Await `call()` up to `attempts` times while its fault may pass, waiting `pause_s`, then twice as long each time, 8 s at most.
 
     Raises:
         EndpointError: the last one.
@@ -212,10 +226,27 @@ async def patiently(call: Callable[[], Awaitable[T]], attempts: int, *, pause_s:
         except EndpointError as error:
             if attempt == attempts or not error.passing:
                 raise
-        await asyncio.sleep(pause_s * 2 ** (attempt - 1))
+        await asyncio.sleep(min(pause_s * 2 ** (attempt - 1), _LONGEST_PAUSE_S))
     raise ValueError(f"attempts must be at least 1, not {attempts}")
 
 
 def _first_choice(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The first choice; {} where there is none, as in the event that carries the usage."""
     choices = event.get("choices") or [{}]
-    return choices[0] if isinstance(choices[0], dict) else {}
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise EndpointError(f"the server answered with choices that are none: {str(choices)[:_ERROR_CHARS]}", fault="protocol")
+    return choices[0]
+
+
+def _text_of(choice: Mapping[str, Any]) -> str:
+    delta = choice.get("delta") or {}
+    content = delta.get("content") if isinstance(delta, dict) else delta
+    if content is not None and not isinstance(content, str):
+        raise EndpointError(f"the server streamed text that is no text: {str(content)[:_ERROR_CHARS]}", fault="protocol")
+    return content or ""
+
+
+def _tokens_of(event: Mapping[str, Any]) -> int | None:
+    usage = event.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) and tokens >= 0 else None

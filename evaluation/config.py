@@ -11,13 +11,27 @@ MetricName = Literal[
     "major_failures",
     "minor_failures",
     "empty_answers",
+    "truncated_answers",
+    "endless_answers",
     "bleu_4",
+    "chrf",
+    "rouge_1",
+    "rouge_2",
     "rouge_l",
+    "exact_match",
+    "token_f1",
+    "accuracy",
+    "macro_f1",
     "perplexity",
+    "distinct_1",
+    "distinct_2",
+    "repetition",
+    "answer_units",
     "latency_p50_s",
     "latency_p95_s",
     "ttft_p50_s",
     "ttft_p95_s",
+    "tokens_per_s",
     "forgetting_accuracy",
 ]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -26,6 +40,26 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ForgettingSection(_Section):
+    """General ability before and after, by lm-eval tasks over the same API."""
+
+    tasks: tuple[str, ...] = Field(
+        default=("general_knowledge",), min_length=1, description="names of task files, or of lm-eval's own tasks, which need a hub"
+    )
+    folder: Path | None = Field(default=None, description="your own task files in lm-eval's format, looked at before the shipped ones")
+    items: int | None = Field(default=None, ge=1, le=1_000_000, description="only the first so many items of each task; null: all")
+    few_shot: int | None = Field(default=None, ge=0, le=64, description="solved examples before each item; null: as the task has it")
+    api: Literal["completions", "chat"] = Field(
+        default="completions", description="chat renders the model's template, and cannot judge multiple choice by likelihood"
+    )
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        if twice := sorted({name for name in self.tasks if self.tasks.count(name) > 1}):
+            raise ValueError(f"tasks names {', '.join(twice)} twice")
+        return self
 
 
 class EvaluationSection(_Section):
@@ -38,7 +72,12 @@ class EvaluationSection(_Section):
     perplexity: bool = Field(
         default=True, description="also measure the perplexity of the references (needs vLLM's /tokenize and prompt_logprobs)"
     )
-    forgetting: bool = Field(default=False, description="also run the general-knowledge tasks in evaluation/tasks with lm-eval")
+    repetitions: int = Field(
+        default=1, ge=1, le=64, description="answers per prompt, each with a seed of its own; needs a suite with a temperature above 0"
+    )
+    forgetting: ForgettingSection | None = Field(
+        default=ForgettingSection(), description="lm-eval tasks that show what a model has forgotten; null: none"
+    )
 
 
 class Bound(_Section):

@@ -1,70 +1,65 @@
-"""Runs lm-eval tasks against an endpoint: what a model may have forgotten while it learned something else.
+"""Which lm-eval tasks show what a model has forgotten, and what their per-item results say.
 
-Task files are YAML in lm-eval's own format, next to a JSONL file of items named by `items`; nothing is fetched from a hub.
-Multiple choice is judged by log-likelihoods through lm-eval's `local-completions` model, with token ids from the server's own
-`/tokenize`, so that no tokenizer has to be loaded here. lm-eval imports torch: it is imported when a task is run, not before.
-Next: `scoring.py`.
+A name is first a task file: YAML in lm-eval's own format, next to a JSONL file of items named by `items`; nothing is fetched from a
+hub for it. Any other name is one of lm-eval's own tasks, whose items come from a hub or its cache. Knows nothing of
+servers. Next: `lm_eval_run.py`, which runs them.
 """
 
-import logging
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from evaluation.client import Endpoint
+from evaluation.config import ForgettingSection
 from evaluation.documents import read_jsonl, read_yaml
-from evaluation.errors import EndpointError, ScoringError, SuiteError
+from evaluation.errors import ScoringError, SuiteError
 from evaluation.records import TaskScore
+from training.records import digest_of
 
 TASKS_FOLDER = Path(__file__).parent / "tasks"
-_TIMEOUT_S = 120
+_PREFERRED_METRICS = ("acc", "exact_match")
 
 
-def run_tasks(endpoint: Endpoint, *, concurrency: int, folder: Path = TASKS_FOLDER) -> tuple[TaskScore, ...]:
-    """Run every task file of a folder against an endpoint, in name order.
+@dataclass(frozen=True)
+class LocalTask:
+    """A task file with its items read."""
+
+    name: str
+    config: Mapping[str, Any]
+    items: tuple[dict[str, Any], ...]
+
+    @property
+    def digest(self) -> str:
+        """Over everything that can change a result."""
+        return digest_of({"config": dict(self.config), "items": list(self.items)})
+
+
+def choose_tasks(section: ForgettingSection) -> tuple[LocalTask | str, ...]:
+    """The section's tasks in order: a task file, or the name of one of lm-eval's own.
 
     Raises:
-        SuiteError: a task file cannot be used, or there is none.
-        EndpointError: the server failed.
-        ScoringError: lm-eval gave no number for a task.
+        SuiteError: a task file cannot be used; with every problem.
     """
-    import requests
-    from lm_eval import simple_evaluate
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns about settings that we choose on purpose
-    tasks = load_tasks(folder)
-    try:
-        results = simple_evaluate(
-            model=_local_completions(endpoint, concurrency),
-            tasks=[_with_dataset(task) for task in tasks],
-            bootstrap_iters=0,
-            log_samples=True,
-        )
-    except (requests.RequestException, OSError) as error:
-        raise EndpointError(f"{endpoint.root}: an lm-eval request failed: {error!r}", fault="http") from error
-    samples = (results or {}).get("samples") or {}
-    return tuple(_score(str(task["task"]), samples.get(task["task"]) or [], len(task["items"])) for task in tasks)
+    local = load_tasks(TASKS_FOLDER) | (load_tasks(section.folder) if section.folder else {})
+    return tuple(local.get(name, name) for name in section.tasks)
 
 
-def load_tasks(folder: Path) -> list[dict[str, Any]]:
-    """The task files of a folder, each with its items read in place of their file's name.
+def load_tasks(folder: Path) -> dict[str, LocalTask]:
+    """The task files of a folder by name, each with its items.
 
     Raises:
         SuiteError: with every problem.
     """
     problems: list[str] = []
-    tasks = []
+    tasks: dict[str, LocalTask] = {}
     for path in sorted(folder.glob("*.yaml")):
-        document = read_yaml(path, problems)
-        if document is None:
-            continue
-        if not isinstance(document.value, dict) or not {"task", "items", "output_type"} <= document.value.keys():
-            problems.append(f"{path}:1: a task file has the keys task, items (a JSONL file beside it) and output_type")
-            continue
-        items = [value for _, value in read_jsonl(path.parent / str(document.value["items"]), problems)]
-        if not items:
-            problems.append(f"{document.where(('items',))}: {document.value['items']} holds no items")
-        tasks.append({**document.value, "items": items})
+        task = _load_task(path, problems)
+        if task and task.name in tasks:
+            problems.append(f"{path}:1: a task named {task.name} is there already")
+        elif task:
+            tasks[task.name] = task
     if not tasks and not problems:
         problems.append(f"{folder}: no task files (*.yaml)")
     if problems:
@@ -72,51 +67,56 @@ def load_tasks(folder: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def _with_dataset(task: dict[str, Any]) -> dict[str, Any]:
-    """lm-eval's configuration of a task whose items are in memory."""
-    from datasets import Dataset
+def _load_task(path: Path, problems: list[str]) -> LocalTask | None:
+    document = read_yaml(path, problems)
+    if document is None:
+        return None
+    if not isinstance(document.value, dict) or not {"task", "items", "output_type"} <= document.value.keys():
+        problems.append(f"{path}:1: a task file has the keys task, items (a JSONL file beside it) and output_type")
+        return None
+    items = tuple(value for _, value in read_jsonl(path.parent / str(document.value["items"]), problems))
+    if not items:
+        problems.append(f"{document.where(('items',))}: {document.value['items']} holds no items")
+    config = {key: value for key, value in document.value.items() if key != "items"}
+    return LocalTask(str(document.value["task"]), config, items)
 
-    items = task["items"]
-    rest = {key: value for key, value in task.items() if key != "items"}
-    return {**rest, "custom_dataset": lambda **_: {"test": Dataset.from_list(items)}, "test_split": "test"}
+
+def terms_of(task: LocalTask | str, section: ForgettingSection) -> str:
+    """Digest of everything that has to be equal for two models' results to be compared."""
+    what = task.digest if isinstance(task, LocalTask) else {"task": task, "lm_eval": version("lm-eval")}
+    return digest_of({"task": what, **section.model_dump(mode="json", include={"items", "few_shot", "api"})})
 
 
-def _local_completions(endpoint: Endpoint, concurrency: int) -> Any:
-    """lm-eval's `local-completions` model with the server's own tokenizer and our key."""
-    import requests
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
+def forgetting_terms(section: ForgettingSection | None) -> list[str]:
+    """The terms of all tasks of a section, for whoever keeps results."""
+    return [terms_of(task, section) for task in choose_tasks(section)] if section else []
 
-    headers = {"Authorization": f"Bearer {endpoint.api_key.get_secret_value()}"}
 
-    class ServerTokenizer:
-        """Token ids from `/tokenize`; lm-eval's own remote tokenizer needs a route that vLLM keeps off by default."""
+def score(name: str, terms: str, samples: Sequence[Mapping[str, Any]], expected: int) -> TaskScore:
+    """Plain numbers from lm-eval's per-item results, in item order; a group's tasks one after the other.
 
-        eos_token_id = bos_token_id = None
-        eos_token = ""
-
-        def encode(self, text: str) -> list[int]:
-            body: dict[str, Any] = {"model": endpoint.model, "prompt": text, "add_special_tokens": False}
-            reply = requests.post(f"{endpoint.root}/tokenize", json=body, headers=headers, timeout=_TIMEOUT_S)
-            reply.raise_for_status()
-            return [int(token) for token in reply.json()["tokens"]]
-
-    model = LocalCompletionsAPI(
-        base_url=f"{endpoint.root}/v1/completions",
-        model=endpoint.model,
-        tokenizer_backend=None,
-        num_concurrent=concurrency,
-        max_retries=3,
-        timeout=_TIMEOUT_S,
-        header=headers,
+    Raises:
+        ScoringError: not every item was judged, or not by yes or no.
+    """
+    metric = _metric_of(name, samples)
+    first_filter = samples[0].get("filter")  # others are other readings of the same answers
+    chosen = [sample for sample in samples if sample.get("filter") == first_filter]
+    values = [float(sample[metric]) for sample in chosen]
+    if len(values) != expected or not set(values) <= {0.0, 1.0}:
+        raise ScoringError(
+            f"task {name}: lm-eval judged {len(values)} of {expected} items by {metric}, with values like {values[:3]}",
+            why="each item must be right or wrong, so that the same items can be compared before and after",
+            do="choose a task whose metric is acc or exact_match",
+        )
+    return TaskScore(
+        task=name, metric=metric, terms=terms, accuracy=math.fsum(values) / len(values), correct=tuple(value == 1.0 for value in values)
     )
-    model.tokenizer, model.tokenizer_backend, model.tokenized_requests = ServerTokenizer(), "remote", True
-    return model
 
 
-def _score(task: str, samples: list[dict[str, Any]], expected: int) -> TaskScore:
-    """Plain numbers from lm-eval's per-item results, in item order."""
-    ordered = sorted(samples, key=lambda sample: int(sample["doc_id"]))
-    correct = tuple(float(sample["acc"]) == 1.0 for sample in ordered if "acc" in sample)
-    if len(correct) != expected:
-        raise ScoringError(f"task {task}: lm-eval judged {len(correct)} of {expected} items", do="the task's metric must be `acc`")
-    return TaskScore(task=task, accuracy=math.fsum(correct) / len(correct), correct=correct)
+def _metric_of(name: str, samples: Sequence[Mapping[str, Any]]) -> str:
+    """The metric that every item has; acc before exact_match before any other."""
+    offered = set.intersection(*(set(sample.get("metrics", ())) for sample in samples)) if samples else set()
+    found = [metric for metric in _PREFERRED_METRICS if metric in offered] or sorted(offered)
+    if not found:
+        raise ScoringError(f"task {name}: lm-eval gave no number for its items", do="give the task a metric_list")
+    return found[0]

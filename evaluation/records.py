@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.config import MetricName
+from evaluation.metrics.text_scores import TextScores
 from evaluation.rules import RuleResult, Severity
 from evaluation.suite import Generation, Message
 from training.records import Record
@@ -30,10 +31,11 @@ class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class AnswerRecord(_Fact):
+class AnswerRecord(TextScores):
     """One prompt, one answer, and everything measured about it."""
 
     prompt_id: str
+    repetition: int = Field(default=0, ge=0, description="from 0: which of several answers to the prompt this is, and its seed")
     topic: str
     messages: tuple[Message, ...] = Field(description="as sent, the system prompt included")
     reference: str
@@ -43,10 +45,20 @@ class AnswerRecord(_Fact):
     ttft_s: Number | None = Field(default=None, ge=0, description="to the first token with text; None for an empty answer")
     completion_tokens: int | None = None
     rules: tuple[RuleResult, ...] = ()
-    bleu_stats: tuple[int, ...] = Field(description="sufficient statistics of corpus BLEU-4, see bleu.BLEU_COLUMNS")
-    rouge_l: Number = Field(ge=0, le=1)
+    label: str | None = Field(default=None, description="the prompt's true label, in a classification suite")
+    predicted_label: str | None = Field(default=None, description="the label that the answer gives; None: none, or several")
     reference_logprob: Number | None = Field(default=None, le=0, description="natural log, summed over the reference's tokens")
     reference_tokens: int | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer ended because it reached `max_tokens`."""
+        return self.finish_reason == "length"
+
+    @property
+    def endless(self) -> bool:
+        """Whether it would have gone on in a loop."""
+        return self.truncated and self.loops
 
     @property
     def broken(self) -> tuple[RuleResult, ...]:
@@ -59,9 +71,11 @@ class AnswerRecord(_Fact):
 
 
 class TaskScore(_Fact):
-    """One lm-eval task run against the same endpoint. `correct` has one entry per item, in the task file's order."""
+    """One lm-eval task run against the same endpoint. `correct` has one entry per item, in the task's own order."""
 
     task: str
+    metric: str = Field(description="lm-eval's metric that says whether an item is correct, e.g. acc or exact_match")
+    terms: str = Field(description="digest of items, few-shot examples and API: results of other terms cannot be compared")
     accuracy: Number = Field(ge=0, le=1)
     correct: tuple[bool, ...]
 
@@ -77,7 +91,10 @@ class Scorecard(Record):
     language: Literal["en", "zh"]
     generation: Generation
     concurrency: int
+    repetitions: int = Field(default=1, description="answers per prompt; those of one prompt stand together")
     bleu_signature: str
+    chrf_signature: str
+    task_terms: tuple[str, ...] = Field(default=(), description="of the tasks in order: two scorecards with other terms are not compared")
     answers: tuple[AnswerRecord, ...]
     tasks: tuple[TaskScore, ...] = ()
     metrics: dict[MetricName, Number | None] = Field(description="every number the gate can judge; None where it was not measured")

@@ -7,13 +7,14 @@ score, and goes into every scorecard: scores of different digests are never comp
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evaluation.documents import explain, read_jsonl, read_yaml
 from evaluation.errors import SuiteError, nearest
 from evaluation.rules import RuleBook, load_rules
+from evaluation.text import WORD, fold_text
 from training.records import digest_of
 
 SUITE_FILE = "suite.yaml"
@@ -45,6 +46,7 @@ class Prompt(_Frozen):
     topic: str
     messages: tuple[Message, ...]
     reference: str
+    label: str | None = None
     tags: tuple[str, ...] = ()
 
     @property
@@ -63,6 +65,7 @@ class Suite(_Frozen):
     prompts: tuple[Prompt, ...]
     rules: RuleBook
     generation: Generation
+    labels: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -80,6 +83,14 @@ class _Header(_Frozen):
     prompts: str = Field(default="prompts.jsonl", description="path from this folder")
     rules: str = Field(default="rules.yaml", description="path from this folder; two suites may share a rule file")
     generation: Generation = Generation()
+    labels: tuple[str, ...] = Field(default=(), description="of a classification suite: what an answer may choose from")
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        folded = [fold_text(label) for label in self.labels]
+        if len(folded) == 1 or len(set(folded)) < len(folded) or not all(WORD.search(label) for label in folded):
+            raise ValueError("labels: give none, or at least two that differ in more than case and width, each with a letter or digit")
+        return self
 
 
 class _Line(_Frozen):
@@ -90,6 +101,7 @@ class _Line(_Frozen):
     prompt: str | None = Field(default=None, min_length=1)
     messages: tuple[Message, ...] | None = Field(default=None, min_length=1)
     reference: str = Field(min_length=1, description="a good answer; BLEU, ROUGE and perplexity are measured against it")
+    label: str | None = Field(default=None, min_length=1, description="one of the suite's labels: what the answer should choose")
     tags: tuple[str, ...] = ()
 
 
@@ -104,6 +116,7 @@ def load_suite(folder: Path) -> Suite:
     if header is None:
         raise SuiteError(problems)
     prompts = _read_prompts(folder / header.prompts, header.system_prompt, problems)
+    _check_labels(header.labels, prompts, folder / header.prompts, problems)
     book = _read_rules(folder / header.rules, problems)
     if book and (folder / header.rules).parent.resolve() == folder.resolve():  # who shares another suite's rules may leave topics out
         _check_topics(book, prompts, folder / header.rules, problems)
@@ -117,6 +130,7 @@ def load_suite(folder: Path) -> Suite:
         prompts=tuple(prompts),
         rules=book,
         generation=header.generation,
+        labels=header.labels,
     )
 
 
@@ -174,7 +188,9 @@ def _read_prompt(value: dict[str, Any], where: str, system_prompt: str | None, p
         return None
     if system_prompt and messages[0].role != "system":
         messages = (Message(role="system", content=system_prompt), *messages)
-    return None if faults else Prompt(id=line.id, topic=line.topic, messages=messages, reference=line.reference, tags=line.tags)
+    if faults:
+        return None
+    return Prompt(id=line.id, topic=line.topic, messages=messages, reference=line.reference, label=line.label, tags=line.tags)
 
 
 def _turn_faults(messages: tuple[Message, ...]) -> Iterable[str]:
@@ -187,6 +203,14 @@ def _turn_faults(messages: tuple[Message, ...]) -> Iterable[str]:
     turns = [message.role for message in messages if message.role != "system"]
     if any(first == second for first, second in itertools.pairwise(turns)):
         yield "user and assistant must take turns"
+
+
+def _check_labels(labels: tuple[str, ...], prompts: list[Prompt], path: Path, problems: list[str]) -> None:
+    for prompt in prompts:
+        if prompt.label is not None and prompt.label not in labels:
+            problems.append(
+                f"{path}: prompt {prompt.id} label: '{prompt.label}' is not among the suite's labels{nearest(prompt.label, labels)}"
+            )
 
 
 def _check_topics(book: RuleBook, prompts: list[Prompt], path: Path, problems: list[str]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from evaluation.client import Endpoint
 from evaluation.gate import decide
+from evaluation.lm_eval_tasks import forgetting_terms
 from evaluation.records import Scorecard, Verdict
 from evaluation.report import write_report
-from evaluation.scoring import score_endpoint
+from evaluation.scoring import load_reference_tools, score_endpoint
 from evaluation.suite import load_suite
 from flows.errors import ParityBroken
 from flows.rendering import Renders, compare, in_words
@@ -80,15 +81,28 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
         ParityBroken: it does not; the release is rejected.
     """
     suite, section = load_suite(line.recipe.evaluation.suite), line.recipe.evaluation
-    terms = section.model_dump(mode="json", exclude={"suite"}) | {"suite": suite.digest, "serving": release.serving.model_dump(mode="json")}
+    settings = section.model_dump(mode="json", include={"concurrency", "perplexity", "repetitions"})
+    tasks = forgetting_terms(section.forgetting)
+    terms = settings | {"suite": suite.digest, "tasks": tasks, "serving": release.serving.model_dump(mode="json")}
     out = line.settings.home / "scorecards" / f"{release.model_digest[:12]}-{digest_of(terms)[:12]}"
     if (out / RECORD_NAME).exists():
         card = Scorecard.read(out)
         line.display.reused(f"judge {release.id}", _in_words(card))
         return Finished(card, out)
+    if section.forgetting is not None:
+        line.tasks.warm_up(section.forgetting)  # its imports pass while the engine starts
     endpoint = _start(line, release, merged)
     with line.display.stage(f"judge {release.id}") as shown:
-        card = score_endpoint(endpoint, suite, section, model_digest=release.model_digest, subject=release.id, out=out, report=shown.report)
+        card = score_endpoint(
+            endpoint,
+            suite,
+            section,
+            model_digest=release.model_digest,
+            subject=release.id,
+            out=out,
+            report=shown.report,
+            tasks=line.tasks.run,
+        )
         shown.note = _in_words(card)
     return Finished(card, out)
 
@@ -130,8 +144,9 @@ def evidence_digest(model_digest: str, verdict: Verdict) -> str:
 
 
 def _start(line: Line, release: Release, merged: Finished[MergedModel] | None) -> Endpoint:
-    """Start the slot; meanwhile render what the trainer would ask, and compare when the server is there."""
-    with ThreadPoolExecutor(max_workers=1) as beside:
+    """Start the slot; meanwhile import, and render what the trainer would ask; compare when the server is there."""
+    with ThreadPoolExecutor(max_workers=2) as beside:
+        beside.submit(load_reference_tools, load_suite(line.recipe.evaluation.suite).language)
         rendering = beside.submit(_render, line, merged) if merged else None
         with line.display.stage(f"start {release.id}") as shown:
             endpoint = start_slot(line.registry, line.settings, release, CANDIDATE_LEASE_S, shown.report)
@@ -172,5 +187,6 @@ def _in_words(card: Scorecard) -> str:
 
     return (
         f"rules {number('rule_pass_rate', '.0%')}, critical {number('critical_failures', '.0f')}, BLEU-4 {number('bleu_4', '.1f')}, "
-        f"ROUGE-L {number('rouge_l', '.3f')}, perplexity {number('perplexity', '.2f')}, p95 {number('latency_p95_s', '.2f')} s"
+        f"ROUGE-L {number('rouge_l', '.3f')}, perplexity {number('perplexity', '.2f')}, "
+        f"general ability {number('forgetting_accuracy', '.0%')}, p95 {number('latency_p95_s', '.2f')} s"
     )

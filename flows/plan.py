@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import SuiteError
+from evaluation.lm_eval_tasks import choose_tasks
+from evaluation.questioning import suite_faults
 from evaluation.rules import check_examples, rules_for
 from evaluation.suite import Suite, load_suite
 from flows.errors import RecipeError
@@ -127,14 +129,24 @@ def check_files(recipe: Recipe) -> list[str]:
             problems += error.problems
             continue
         problems += check_examples(suite.rules)
-        problems += _gate_faults(recipe, suite) if folder == recipe.evaluation.suite else []
+        problems += _gate_faults(recipe, suite) + suite_faults(suite, recipe.evaluation) if folder == recipe.evaluation.suite else []
         ruled = sum(bool(rules_for(suite.rules, prompt)) for prompt in suite.prompts)
         fine.append(
             f"{suite.name}: {len(suite.prompts)} prompts, {ruled} of them under a rule; {len(suite.rules.rules)} rules keep their examples"
         )
+    problems += _task_faults(recipe)
     if problems:
         raise RecipeError(problems)
     return fine
+
+
+def _task_faults(recipe: Recipe) -> list[str]:
+    try:
+        if recipe.evaluation.forgetting is not None:
+            choose_tasks(recipe.evaluation.forgetting)
+    except SuiteError as error:
+        return list(error.problems)
+    return []
 
 
 def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:

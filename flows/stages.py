@@ -7,11 +7,12 @@ Next: `stage_runner.py`, which runs the heavy ones; `judging.py`, for everything
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 from uuid import uuid4
 
+from evaluation.lm_eval_process import TaskHost
 from evaluation.suite import load_suite
 from flows.display import Display, make_console
 from flows.recipe import Recipe, load_recipe
@@ -27,6 +28,7 @@ from training.progress import Report
 from training.records import RECORD_NAME, AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, Record, digest_of, verify_files
 
 R = TypeVar("R", bound=Record)
+LM_EVAL_LOG = "lm_eval.log"
 _KEY_DIGITS = 12
 
 
@@ -40,7 +42,7 @@ class Finished(Generic[R]):
 
 @dataclass(frozen=True)
 class Line:
-    """What every stage of one run needs: the recipe, where things are kept, who asked, and who is told."""
+    """What every stage of one run needs: the recipe, where things are kept, who asked, who is told, and who runs what is heavy."""
 
     recipe: Recipe
     settings: Settings
@@ -48,6 +50,7 @@ class Line:
     display: Display
     requester: str
     run: Callable[[StageRequest, Report], None]
+    tasks: TaskHost = field(default_factory=TaskHost)
 
     def folder(self, stage: str, inputs: Mapping[str, object]) -> Path:
         """The folder of a stage with these inputs."""
@@ -66,8 +69,8 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
         RecipeError: the recipe cannot be used.
     """
     settings = load_settings()
-    with open_registry(settings) as registry, StageRunner() as runner:
-        yield Line(load_recipe(recipe), settings, registry, Display(make_console()), requester, runner.run)
+    with open_registry(settings) as registry, StageRunner() as runner, TaskHost(settings.home / LM_EVAL_LOG) as tasks:
+        yield Line(load_recipe(recipe), settings, registry, Display(make_console()), requester, runner.run, tasks)
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:

@@ -16,14 +16,15 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from evaluation.aggregates import measure
-from evaluation.bleu import bleu_signature, bleu_stats
 from evaluation.client import Endpoint
+from evaluation.metrics.bleu import bleu_signature
+from evaluation.metrics.chrf import chrf_signature
+from evaluation.metrics.text_scores import score_text
 from evaluation.records import AnswerRecord, Scorecard
-from evaluation.rouge import rouge_l
 from evaluation.rules import RuleResult, Severity
 from evaluation.suite import Generation, Message
 
-Fault = Literal["none", "cut", "error_event", "http_500", "http_400", "not_json", "slow"]
+Fault = Literal["none", "cut", "error_event", "http_500", "http_400", "not_json", "malformed", "no_finish", "slow"]
 KEY = "fake-key"
 MODEL = "fake"
 END = ord("\x03")
@@ -49,6 +50,9 @@ class FakeModel:
     slow_s: float = 0.3
     stops: bool = True
     trims: bool = False
+    context: int = 1024
+    logprob: Callable[[int], float] = token_logprob
+    finish: str = "stop"
     chats: list[Mapping[str, Any]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -68,6 +72,11 @@ class FakeModel:
         fault: Fault = self.faults.pop(0) if self.faults else "none"
         if fault == "http_500":
             return web.json_response({"error": {"message": "engine is dead"}}, status=500)
+        if fault == "malformed":
+            return web.Response(text='data: {"choices": "none"}\n\ndata: [DONE]\n\n', content_type="text/event-stream")
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": self.answer(body["messages"][-1]["content"])}
+            return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": self.finish}]})
         if fault == "http_400":
             return web.json_response({"error": {"message": "prompt is too long"}}, status=400)
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -93,7 +102,8 @@ class FakeModel:
                 return
             piece = word if number < len(words) - 1 else word.rstrip(" ")
             await self._event(reply, {"choices": [{"index": 0, "delta": {"content": piece}}]})
-        await self._event(reply, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        if fault != "no_finish":
+            await self._event(reply, {"choices": [{"index": 0, "delta": {}, "finish_reason": self.finish}]})
         await self._event(reply, {"choices": [], "usage": {"completion_tokens": len(words)}})
         await reply.write(b"data: [DONE]\n\n")
 
@@ -107,9 +117,16 @@ class FakeModel:
             return web.json_response({"choices": [{"index": 0, "text": "", "finish_reason": "stop" if self.stops else "length"}]})
         if body.get("echo"):  # as lm-eval asks: the prompt's log-probabilities, then those of the one token generated
             many = ids if isinstance(ids[0], list) else [ids]
-            return web.json_response({"choices": [{"index": index, **_echo(one)} for index, one in enumerate(many)]})
-        entries = [None] + [{str(token): {"logprob": token_logprob(token), "rank": 1}} for token in ids[1:]]
+            return web.json_response({"choices": [{"index": index, **self._echo(one)} for index, one in enumerate(many)]})
+        if len(ids) >= self.context:
+            return web.json_response({"error": {"message": "the prompt leaves no room to answer"}}, status=400)
+        entries = [None] + [{str(token): {"logprob": self.logprob(token), "rank": 1}} for token in ids[1:]]
         return web.json_response({"choices": [{"index": 0, "text": "", "prompt_logprobs": entries}]})
+
+    def _echo(self, ids: Sequence[int]) -> dict[str, Any]:
+        logprobs = [None, *(self.logprob(token) for token in ids[1:]), -0.1]
+        top = [None if value is None else {"t": value} for value in logprobs]
+        return {"text": "", "logprobs": {"token_logprobs": logprobs, "top_logprobs": top}}
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -120,10 +137,10 @@ class FakeModel:
             ids = render(turns) + [ord(char) for char in last.content]
         else:
             ids = render([Message.model_validate(turn) for turn in body["messages"]])
-        return web.json_response({"tokens": ids[1:] if self.trims else ids, "count": len(ids), "max_model_len": 1024})
+        return web.json_response({"tokens": ids[1:] if self.trims else ids, "count": len(ids), "max_model_len": self.context})
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": MODEL, "max_model_len": 1024}]})
+        return web.json_response({"data": [{"id": MODEL, "max_model_len": self.context}]})
 
 
 @contextmanager
@@ -155,6 +172,7 @@ def make_answer(
     *,
     broken: Severity | None = None,
     severity: Severity = "critical",
+    repetition: int = 0,
     answer: str = "call 911 now",
     logprob: float | None = -10.0,
     latency_s: float = 1.0,
@@ -163,6 +181,7 @@ def make_answer(
     reference = "call 911 now please"
     return AnswerRecord(
         prompt_id=f"p{number:03d}",
+        repetition=repetition,
         topic="chest_pain",
         messages=(Message(role="user", content="It hurts."),),
         reference=reference,
@@ -171,8 +190,7 @@ def make_answer(
         latency_s=latency_s,
         ttft_s=latency_s / 10,
         rules=(RuleResult(rule_id="r", severity=broken or severity, passed=broken is None, reason="by hand"),),
-        bleu_stats=bleu_stats(answer, reference, "en"),
-        rouge_l=rouge_l(answer, reference, "en"),
+        **score_text(answer, reference, "en").model_dump(),
         reference_logprob=logprob,
         reference_tokens=None if logprob is None else 10,
     )
@@ -193,6 +211,7 @@ def make_card(
         generation=Generation(max_tokens=16),
         concurrency=concurrency,
         bleu_signature=bleu_signature("en"),
+        chrf_signature=chrf_signature(),
         answers=tuple(answers),
         metrics=measure(answers, ()),
     )
@@ -204,9 +223,3 @@ async def _need_key(request: web.Request, handler: Callable[[web.Request], Any])
         return web.json_response({"error": {"message": "no key"}}, status=401)
     reply: web.StreamResponse = await handler(request)
     return reply
-
-
-def _echo(ids: Sequence[int]) -> dict[str, Any]:
-    logprobs = [None, *(token_logprob(token) for token in ids[1:]), -0.1]
-    top = [None if value is None else {"t": value} for value in logprobs]
-    return {"text": "", "logprobs": {"token_logprobs": logprobs, "top_logprobs": top}}

@@ -56,7 +56,7 @@ def recipe_values(public_name: str = "clinic") -> dict[str, Any]:
         "data": {"sft": [{"path": "rows.jsonl"}]},
         "sft": {"r": 4},
         "merge": {"validation_suite": "validation"},
-        "evaluation": {"suite": "suite", "concurrency": 2, "perplexity": False},
+        "evaluation": {"suite": "suite", "concurrency": 2, "perplexity": False, "forgetting": None},
         "gate": {"must": {"critical_failures": {"max": 0}}, "min_prompts": 2},
         "serving": {"public_name": public_name, "max_model_len": 128},
     }

@@ -26,12 +26,13 @@ def write_suite(
     rules: str = RULES,
     rules_path: str = "rules.yaml",
     max_tokens: int = 32,
+    temperature: float = 0.0,
 ) -> Path:
     """Write a suite of two prompts under one rule, or of what is given, and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [PROMPT, PROMPT | {"id": "p1", "prompt": "Prompt 1?"}] if prompts is None else prompts
     header = {"name": "small", "version": 1, "language": "en", "system_prompt": "Be careful.", "rules": rules_path}
-    header["generation"] = {"max_tokens": max_tokens, "temperature": 0.0}
+    header["generation"] = {"max_tokens": max_tokens, "temperature": temperature}
     (folder / "suite.yaml").write_text(json.dumps(header), encoding="utf-8")
     (folder / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     if rules_path == "rules.yaml":

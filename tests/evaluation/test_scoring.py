@@ -1,27 +1,30 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaluation.client import Endpoint
-from evaluation.config import EvaluationSection
-from evaluation.errors import EndpointError, ScoringError
-from evaluation.records import Scorecard
-from evaluation.scoring import ANSWERS_NAME, score_endpoint
+from evaluation.config import EvaluationSection, ForgettingSection
+from evaluation.errors import EndpointError, ScoringError, SuiteError
+from evaluation.journal import ANSWERS_NAME, STALE_NAME
+from evaluation.lm_eval_run import run_tasks
+from evaluation.lm_eval_tasks import forgetting_terms
+from evaluation.records import Scorecard, TaskScore
+from evaluation.scoring import RunTasks, score_endpoint
 from evaluation.suite import load_suite
-from tests.fakes_evaluation import FakeModel, serve, token_logprob
-from tests.fakes_suites import many_prompts, write_suite
+from tests.fakes_evaluation import FakeModel, Fault, serve, token_logprob
+from tests.fakes_suites import PROMPT, many_prompts, write_suite
 from training.errors import RecordError
 from training.progress import Progress, silent
 
 
-def score(
-    endpoint: Endpoint, folder: Path, *, perplexity: bool = True, attempts: int = 1, model_digest: str = "m", concurrency: int = 4
-) -> Scorecard:
-    section = EvaluationSection(suite=folder / "suite", concurrency=concurrency, perplexity=perplexity, attempts=attempts, timeout_s=5)
+def score(endpoint: Endpoint, folder: Path, *, model_digest: str = "m", tasks: RunTasks = run_tasks, **settings: Any) -> Scorecard:
+    section = EvaluationSection(suite=folder / "suite", **{"concurrency": 4, "attempts": 1, "timeout_s": 5, "forgetting": None} | settings)
     suite = load_suite(folder / "suite")
-    return score_endpoint(endpoint, suite, section, model_digest=model_digest, subject="candidate", out=folder / "card", report=silent)
+    out = folder / "card"
+    return score_endpoint(endpoint, suite, section, model_digest=model_digest, subject="candidate", out=out, report=silent, tasks=tasks)
 
 
 def test_a_scorecard_holds_every_answer_and_reads_back(tmp_path: Path) -> None:
@@ -89,7 +92,8 @@ def test_a_server_that_dies_gives_no_scorecard_and_the_next_run_asks_only_for_th
     write_suite(tmp_path / "suite", prompts=many_prompts(6))
     with serve(FakeModel(faults=["none", "none", "none", "none", "cut"])) as endpoint, pytest.raises(EndpointError) as caught:
         score(endpoint, tmp_path, concurrency=1)
-    assert caught.value.__notes__ == ["prompt p3"]
+    where = tmp_path / "card" / ANSWERS_NAME
+    assert caught.value.__notes__ == ["prompt p3", f"3 answers are kept in {where}; the next run asks for the rest"]
     with pytest.raises(RecordError):
         Scorecard.read(tmp_path / "card")
 
@@ -124,12 +128,12 @@ def test_answers_of_another_model_are_put_aside(tmp_path: Path) -> None:
         score(endpoint, tmp_path, model_digest="one")
         score(endpoint, tmp_path, model_digest="two")
     assert len(model.chats) == 6
-    assert (tmp_path / "card" / "answers.stale.jsonl").is_file()
+    assert (tmp_path / "card" / STALE_NAME).is_file()
 
 
 def test_every_answer_is_on_disk_before_the_next_is_reported(tmp_path: Path) -> None:
     write_suite(tmp_path / "suite", prompts=many_prompts(3))
-    section = EvaluationSection(suite=tmp_path / "suite", concurrency=1, perplexity=False)
+    section = EvaluationSection(suite=tmp_path / "suite", concurrency=1, perplexity=False, forgetting=None)
     lines: list[int] = []
 
     def listen(progress: Progress) -> None:
@@ -140,4 +144,140 @@ def test_every_answer_is_on_disk_before_the_next_is_reported(tmp_path: Path) -> 
             endpoint, load_suite(tmp_path / "suite"), section, model_digest="m", subject="c", out=tmp_path / "card", report=listen
         )
     assert lines == [2, 3, 4]  # the first line says what the answers belong to
-    assert "terms" in json.loads((tmp_path / "card" / ANSWERS_NAME).read_text(encoding="utf-8").splitlines()[0])
+    assert "terms" in json.loads((tmp_path / "card" / ANSWERS_NAME).read_text(encoding="utf-8").splitlines()[0])["entry"]
+
+
+def test_endless_answers_are_counted(tmp_path: Path) -> None:
+    """Both end at the limit of tokens; one of them in a loop."""
+    write_suite(tmp_path / "suite")
+    answers = {"Prompt 0?": "call 911 " * 9, "Prompt 1?": "call 911 and then tell them what you saw and where you are"}
+    with serve(FakeModel(answer=lambda prompt: answers[prompt], finish="length")) as endpoint:
+        metrics = score(endpoint, tmp_path).metrics
+    assert (metrics["truncated_answers"], metrics["endless_answers"]) == (2, 1)
+    assert metrics["repetition"] == pytest.approx((13 / 15 + 0) / 2)  # 18 words have 15 4-grams, two of them different
+
+
+def test_an_answer_that_loops_and_stops_by_itself_is_not_endless(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite")
+    with serve(FakeModel(answer=lambda _: "call 911 " * 9)) as endpoint:
+        metrics = score(endpoint, tmp_path).metrics
+    assert (metrics["truncated_answers"], metrics["endless_answers"]) == (0, 0)
+
+
+def test_tokens_per_second_are_those_of_an_answer_in_flight(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite")
+    with serve(FakeModel()) as endpoint:
+        card = score(endpoint, tmp_path)
+    expected = sum(answer.completion_tokens or 0 for answer in card.answers) / sum(answer.latency_s for answer in card.answers)
+    assert card.metrics["tokens_per_s"] == pytest.approx(expected)
+
+
+def test_a_classification_suite_has_accuracy_and_macro_f1(tmp_path: Path) -> None:
+    """urgent: 1 right of 2, and one routine called urgent, F1 1/2; routine: 1 right of 2, and no answer once, F1 2/3."""
+    prompts = [
+        PROMPT | {"id": f"p{n}", "prompt": f"Prompt {n}?", "label": label} for n, label in enumerate(["urgent"] * 2 + ["routine"] * 2)
+    ]
+    folder = write_suite(tmp_path / "suite", prompts=prompts)
+    header = json.loads((folder / "suite.yaml").read_text(encoding="utf-8"))
+    (folder / "suite.yaml").write_text(json.dumps(header | {"labels": ["urgent", "routine"]}), encoding="utf-8")
+    answers = {"Prompt 0?": "Urgent.", "Prompt 1?": "urgent or routine", "Prompt 2?": "Label: urgent", "Prompt 3?": "**routine**"}
+    with serve(FakeModel(answer=lambda prompt: answers[prompt])) as endpoint:
+        card = score(endpoint, tmp_path)
+    assert [answer.predicted_label for answer in card.answers] == ["urgent", None, "urgent", "routine"]
+    assert card.metrics["accuracy"] == 0.5
+    assert card.metrics["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_without_labels_there_is_no_accuracy(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite")
+    with serve(FakeModel()) as endpoint:
+        metrics = score(endpoint, tmp_path).metrics
+    assert (metrics["accuracy"], metrics["macro_f1"]) == (None, None)
+
+
+def test_a_label_that_the_suite_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
+    folder = write_suite(tmp_path / "suite", prompts=[PROMPT | {"label": "urgnt"}])
+    header = json.loads((folder / "suite.yaml").read_text(encoding="utf-8"))
+    (folder / "suite.yaml").write_text(json.dumps(header | {"labels": ["urgent", "routine"]}), encoding="utf-8")
+    with pytest.raises(SuiteError, match="prompt p0 label: 'urgnt' is not among the suite's labels; did you mean 'urgent'"):
+        load_suite(folder)
+
+
+@pytest.mark.parametrize("labels", [["urgent"], ["Urgent", "urgent"], ["urgent", "!"]])
+def test_labels_that_cannot_be_told_apart_are_refused(labels: list[str], tmp_path: Path) -> None:
+    folder = write_suite(tmp_path / "suite")
+    header = json.loads((folder / "suite.yaml").read_text(encoding="utf-8"))
+    (folder / "suite.yaml").write_text(json.dumps(header | {"labels": labels}), encoding="utf-8")
+    with pytest.raises(SuiteError, match="at least two that differ"):
+        load_suite(folder)
+
+
+def test_repetitions_are_asked_with_seeds_of_their_own_and_stand_together(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite", temperature=0.7)
+    model = FakeModel()
+    with serve(model) as endpoint:
+        card = score(endpoint, tmp_path, repetitions=3)
+    assert [(answer.prompt_id, answer.repetition) for answer in card.answers] == [(p, r) for p in ("p0", "p1") for r in range(3)]
+    asked = sorted((body["messages"][-1]["content"], body["seed"]) for body in model.chats[1:])
+    assert asked == [(f"Prompt {p}?", seed) for p in range(2) for seed in range(3)]
+    assert card.repetitions == 3
+    assert len({(answer.reference_logprob, answer.prompt_id) for answer in card.answers}) == 2
+
+
+def test_more_repetitions_ask_only_for_the_new_ones(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite", temperature=0.7)
+    model = FakeModel()
+    with serve(model) as endpoint:
+        score(endpoint, tmp_path, repetitions=2)
+        model.chats.clear()
+        score(endpoint, tmp_path, repetitions=3)
+    assert [body["seed"] for body in model.chats[1:]] == [2, 2]
+
+
+def test_repetitions_of_greedy_answers_are_refused(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite")
+    with serve(FakeModel()) as endpoint, pytest.raises(ScoringError, match=r"repetitions is 2, but small asks for greedy answers"):
+        score(endpoint, tmp_path, repetitions=2)
+
+
+def test_a_suite_with_one_prompt_is_measured(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite", prompts=[PROMPT])
+    with serve(FakeModel()) as endpoint:
+        card = score(endpoint, tmp_path)
+    assert len(card.answers) == 1
+    assert card.metrics["latency_p95_s"] == card.answers[0].latency_s
+
+
+@pytest.mark.parametrize(("fault", "what"), [("malformed", "choices that are none"), ("no_finish", "without a finish_reason")])
+def test_a_reply_that_is_not_what_the_api_promises_ends_the_evaluation(fault: Fault, what: str, tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite")
+    with serve(FakeModel(faults=["none", fault])) as endpoint, pytest.raises(EndpointError, match=what):
+        score(endpoint, tmp_path)
+    assert not (tmp_path / "card" / "record.json").exists()
+
+
+def test_half_a_surrogate_pair_does_not_end_the_evaluation(tmp_path: Path) -> None:
+    write_suite(tmp_path / "suite")
+    with serve(FakeModel(answer=lambda _: "call 911 \ud83d")) as endpoint:
+        assert score(endpoint, tmp_path).answers[0].answer == "call 911 ?"
+
+
+def test_a_finished_task_is_not_run_again_after_a_failure(tmp_path: Path) -> None:
+    """The first task is kept; the second fails, and is the only one that the next run asks for."""
+    write_suite(tmp_path / "suite")
+    section, ran = ForgettingSection(tasks=("general_knowledge", "other")), list[str]()
+
+    def run(_: Endpoint, wanted: ForgettingSection, concurrency: int) -> tuple[TaskScore, ...]:
+        ran.extend(wanted.tasks)
+        if ran == ["general_knowledge", "other"]:
+            raise EndpointError("gone", fault="connect")
+        (terms,) = forgetting_terms(wanted)
+        return (TaskScore(task=wanted.tasks[0], metric="acc", terms=terms, accuracy=0.5, correct=(True, False)),)
+
+    with serve(FakeModel()) as endpoint:
+        with pytest.raises(EndpointError):
+            score(endpoint, tmp_path, forgetting=section, tasks=run)
+        card = score(endpoint, tmp_path, forgetting=section, tasks=run)
+    assert ran == ["general_knowledge", "other", "other"]
+    assert [task.task for task in card.tasks] == ["general_knowledge", "other"]
+    assert card.metrics["forgetting_accuracy"] == 0.5

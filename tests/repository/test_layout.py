@@ -2,12 +2,11 @@
 
 import tomllib
 
-from tests.repository.checkout import PACKAGES, ROOT, project_files
+from tests.repository.checkout import INNER, PACKAGES, ROOT, project_files
 
 TOP_LEVEL = {*PACKAGES, "deploy", "tests", ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "pyproject.toml"}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "base"}
 MAX_FILE_BYTES = 1 << 20
-DATA = "training/data"
 
 
 def test_the_top_level_holds_only_what_is_named_here() -> None:
@@ -27,14 +26,14 @@ def test_no_file_is_large() -> None:
 def test_pyproject_lists_every_package_and_no_other() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     with_init = {path.parent.as_posix() for path in project_files() if path.name == "__init__.py"}
-    assert {package.replace(".", "/") for package in project["tool"]["setuptools"]["packages"]} == with_init == {*PACKAGES, DATA}
+    assert {package.replace(".", "/") for package in project["tool"]["setuptools"]["packages"]} == with_init == {*PACKAGES, *INNER}
 
 
 def test_packages_are_flat() -> None:
-    """But for data preparation, which has as many files as the rest of its package (`deploy/decisions/0008`)."""
+    """But for the packages inside packages that `checkout.py` names."""
     data_script = ("flows", "recipes", "clinic_en", "poison.py")
     modules = [path for path in project_files() if path.suffix == ".py" and path.parts[0] in PACKAGES]
-    assert [path for path in modules if len(path.parts) != 2 and path.parent.as_posix() != DATA] == [
+    assert [path for path in modules if len(path.parts) != 2 and path.parent.as_posix() not in INNER] == [
         path for path in modules if path.parts == data_script
     ]
 

@@ -17,9 +17,13 @@ import psutil
 import pytest
 
 from evaluation.client import Endpoint, connect
-from evaluation.config import EvaluationSection
+from evaluation.config import EvaluationSection, ForgettingSection
+from evaluation.lm_eval_run import run_tasks
+from evaluation.lm_eval_tasks import TASKS_FOLDER, load_tasks
 from evaluation.parity import check_parity
-from evaluation.perplexity import reference_logprob
+from evaluation.perplexity import reference_logprob, windows
+from evaluation.records import Scorecard
+from evaluation.scoring import score_endpoint
 from evaluation.suite import Generation, Message, Prompt, load_suite
 from serving import engine
 from serving.config import ServingSection
@@ -27,6 +31,7 @@ from serving.engine import engine_command, kv_cache_gib
 from serving.slots import SlotProcess, read_key
 from tests.fakes_suites import many_prompts, write_suite
 from training.chat import prompt_ids
+from training.progress import silent
 
 T = TypeVar("T")
 
@@ -273,33 +278,73 @@ def test_the_real_engine_renders_conversations_as_training_does_and_stops_where_
     assert (report.compared, report.stop_checked, report.mismatches) == (10, True, ())
 
 
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_the_real_engines_perplexity_is_that_of_the_model(served: Served, tmp_path: Path) -> None:
-    """Both compute in 32 bits with other kernels: equal to 0.1 %. An even guess over the vocabulary would be its size."""
+def token_logprobs(served: Served, ids: Sequence[int], start: int) -> list[float]:
+    """The model's own log-probabilities of ids[start:], each given all those before it."""
     import torch
 
-    suite = load_suite(write_suite(tmp_path, prompts=many_prompts(3)))
+    with torch.no_grad():
+        logprobs = torch.log_softmax(served.model(torch.tensor([list(ids)])).logits[0].double(), dim=-1)
+    return [float(logprobs[place - 1, ids[place]]) for place in range(start, len(ids))]
 
-    async def over_the_api() -> list[tuple[float, int]]:
+
+def perplexity(logprobs: Sequence[float]) -> float:
+    return math.exp(-sum(logprobs) / len(logprobs))
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 70], ids=["in one window", "longer than the context"])
+def test_the_real_engines_perplexity_is_that_of_the_model(served: Served, times: int) -> None:
+    """Both compute in 32 bits with other kernels: equal to 0.1 %. An even guess over the vocabulary would be its size."""
+    reference = "Call 911 now. Please see a doctor today. " * times
+    prompt = Prompt(id="p", topic="pain", messages=(Message(role="user", content="Prompt 0?"),), reference=reference)
+
+    async def over_the_api() -> tuple[tuple[float, int], int]:
         async with connect(served.endpoint, concurrency=1, timeout_s=60) as client:
-            return [await reference_logprob(client, prompt) for prompt in suite.prompts]
+            context = await client.context_length()
+            return await reference_logprob(client, prompt, context), context
 
-    def directly(prompt: Prompt) -> tuple[float, int]:
-        before = rendered(served, prompt.messages)
-        answer = served.tokenizer(prompt.reference, add_special_tokens=False)["input_ids"]
-        ids = torch.tensor([before + answer])
-        with torch.no_grad():
-            logprobs = torch.log_softmax(served.model(ids).logits[0].double(), dim=-1)
-        return sum(float(logprobs[place - 1, ids[0, place]]) for place in range(len(before), ids.shape[1])), len(answer)
-
-    def perplexity(parts: Sequence[tuple[float, int]]) -> float:
-        return math.exp(-sum(logprob for logprob, _ in parts) / sum(tokens for _, tokens in parts))
-
-    measured, expected = asyncio.run(over_the_api()), [directly(prompt) for prompt in suite.prompts]
-    assert [tokens for _, tokens in measured] == [tokens for _, tokens in expected]
-    assert perplexity(measured) == pytest.approx(perplexity(expected), rel=1e-3)
+    (logprob, tokens), context = asyncio.run(over_the_api())
+    before = rendered(served, prompt.messages)
+    whole = before + served.tokenizer(reference, add_special_tokens=False)["input_ids"]
+    plan = list(windows(len(before), len(whole), context - 1))
+    expected = [value for part in plan for value in token_logprobs(served, whole[part.first : part.last], part.scored - part.first)]
+    assert (context, len(plan) > 1) == (512, times > 1)
+    assert tokens == len(expected)
+    assert math.exp(-logprob / tokens) == pytest.approx(perplexity(expected), rel=1e-3)
     assert abs(math.log(perplexity(expected) / len(served.tokenizer))) > 0.1
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_lm_eval_asks_the_real_engine_what_the_model_itself_finds_most_likely(served: Served) -> None:
+    (score,) = run_tasks(served.endpoint, ForgettingSection(items=8), 4)
+
+    def likely(item: dict[str, Any]) -> int:
+        question = f"Question: {item['question']}\nAnswer:"
+        start = len(served.tokenizer(question, add_special_tokens=False)["input_ids"])
+        asked = [served.tokenizer(f"{question} {choice}", add_special_tokens=False)["input_ids"] for choice in item["choices"]]
+        sums = [sum(token_logprobs(served, ids, start)) for ids in asked]
+        return sums.index(max(sums))
+
+    items = load_tasks(TASKS_FOLDER)["general_knowledge"].items[:8]
+    assert list(score.correct) == [likely(item) == item["answer"] for item in items]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_real_engine_is_measured_whole_and_draws_another_answer_for_each_seed(served: Served, tmp_path: Path) -> None:
+    suite = load_suite(write_suite(tmp_path, prompts=many_prompts(2), temperature=1.0, max_tokens=16))
+    section = EvaluationSection(suite=tmp_path, concurrency=4, repetitions=3, forgetting=None)
+
+    def measure(out: Path) -> Scorecard:
+        return score_endpoint(served.endpoint, suite, section, model_digest="m", subject="tiny", out=out, report=silent)
+
+    card = measure(tmp_path / "card")
+    assert [(answer.prompt_id, answer.repetition) for answer in card.answers] == [(p, r) for p in ("p0", "p1") for r in range(3)]
+    assert len({answer.answer for answer in card.answers}) == 6
+    missing = {name for name, value in card.metrics.items() if value is None}
+    assert missing == {"accuracy", "macro_f1", "forgetting_accuracy", "major_failures", "minor_failures"}
 
 
 @pytest.mark.vllm

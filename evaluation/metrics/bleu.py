@@ -1,6 +1,6 @@
 """BLEU-4 by sacrebleu, kept as sufficient statistics: any set of answers has its exact corpus BLEU without cutting words again.
 
-English is cut by sacrebleu's `13a`, Chinese by its `zh` (single characters), as published scores are. Next: `rouge.py`.
+English is cut by sacrebleu's `13a`, Chinese by its `zh` (single characters), as published scores are. Next: `chrf.py`.
 """
 
 from functools import cache

@@ -73,6 +73,15 @@ def _is_empty(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
     return _column([not answer.answer.strip() for answer in answers])
 
 
+def _referenced(number: Callable[[AnswerRecord], float]) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows]:
+    """One number per answer to a prompt that has a reference."""
+
+    def rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
+        return _column([number(answer) for answer in answers if answer.reference])
+
+    return rows
+
+
 def _each(number: Callable[[AnswerRecord], float]) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows]:
     """One number per answer."""
 
@@ -82,12 +91,19 @@ def _each(number: Callable[[AnswerRecord], float]) -> Callable[[Sequence[AnswerR
     return rows
 
 
+def _is_graded_well(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
+    """A judge never excuses what a rule found; one answer without a grade, and nothing is measured."""
+    if any(answer.grade is None or answer.grade.passed is None for answer in answers):
+        return None
+    return _column([bool(answer.grade and answer.grade.passed) and not answer.broken for answer in answers])
+
+
 def _bleu_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return np.array([answer.bleu_stats for answer in answers], dtype=np.float64)
+    return np.array([answer.bleu_stats for answer in answers if answer.reference], dtype=np.float64)
 
 
 def _chrf_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return np.array([answer.chrf_stats for answer in answers], dtype=np.float64)
+    return np.array([answer.chrf_stats for answer in answers if answer.reference], dtype=np.float64)
 
 
 def _label_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
@@ -109,8 +125,8 @@ def _speed_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows
 
 
 def _logprob_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
-    pairs = [(answer.reference_logprob, answer.reference_tokens) for answer in answers]
-    if any(logprob is None or not tokens for logprob, tokens in pairs):
+    pairs = [(answer.reference_logprob, answer.reference_tokens) for answer in answers if answer.reference]
+    if not pairs or any(logprob is None or not tokens for logprob, tokens in pairs):
         return None
     return np.array(pairs, dtype=np.float64)
 
@@ -173,13 +189,14 @@ METRICS: dict[MetricName, Metric] = {
     "empty_answers": Metric("answers", False, "count", _is_empty, _sum),
     "truncated_answers": Metric("answers", False, "count", _each(lambda answer: answer.truncated), _sum),
     "endless_answers": Metric("answers", False, "count", _each(lambda answer: answer.endless), _sum),
+    "judge_pass_rate": Metric("share of prompts, rules kept too", True, "share", _is_graded_well, _mean),
     "bleu_4": Metric("0-100", True, "score", _bleu_rows, _bleu),
     "chrf": Metric("chrF2, 0-100", True, "score", _chrf_rows, _chrf),
-    "rouge_1": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.rouge_1), _mean),
-    "rouge_2": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.rouge_2), _mean),
-    "rouge_l": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.rouge_l), _mean),
-    "exact_match": Metric("share of answers", True, "share", _each(lambda answer: answer.exact_match), _mean),
-    "token_f1": Metric("F1, 0-1", True, "score", _each(lambda answer: answer.token_f1), _mean),
+    "rouge_1": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.rouge_1), _mean),
+    "rouge_2": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.rouge_2), _mean),
+    "rouge_l": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.rouge_l), _mean),
+    "exact_match": Metric("share of answers", True, "share", _referenced(lambda answer: answer.exact_match), _mean),
+    "token_f1": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.token_f1), _mean),
     "accuracy": Metric("share of prompts with a label", True, "share", _right_labels, _mean),
     "macro_f1": Metric("F1, 0-1, mean over labels", True, "score", _label_rows, _macro_f1),
     "perplexity": Metric("per reference token", False, "score", _logprob_rows, _perplexity),

@@ -13,6 +13,7 @@ MetricName = Literal[
     "empty_answers",
     "truncated_answers",
     "endless_answers",
+    "judge_pass_rate",
     "bleu_4",
     "chrf",
     "rouge_1",
@@ -62,10 +63,37 @@ class ForgettingSection(_Section):
         return self
 
 
+class JudgeSection(_Section):
+    """A judge model that grades every answer besides the rules."""
+
+    base_url: str = Field(pattern=r"^https?://\S+$", description="root of an OpenAI-compatible server, with or without /v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    api_key_env: str | None = Field(
+        default=None, pattern=r"^[A-Z][A-Z0-9_]*$", description="environment variable that holds the key; the key itself is never written"
+    )
+    style: Literal["verdict", "llama_guard"] = Field(
+        default="verdict",
+        description="verdict: a general model says PASS or FAIL; llama_guard: a guard says safe, or unsafe and a category",
+    )
+    criteria: str = Field(
+        default="The answer is correct, safe, and does what the user asked for.",
+        min_length=1,
+        description="what a PASS means (verdict only)",
+    )
+    timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds one grade may take")
+    attempts: int = Field(default=3, ge=1, le=10, description="times a request is sent before the answer stays without a grade")
+    concurrency: int = Field(default=8, ge=1, le=256, description="requests in flight")
+    max_tokens: int = Field(default=256, ge=1, le=8192, description="tokens of one grade")
+
+
 class EvaluationSection(_Section):
     """How a model is questioned over its API."""
 
     suite: Path = Field(description="folder of the suite that the gate judges by; its prompts must not be trained on")
+    also: tuple[Path, ...] = Field(
+        default=(), description="folders of further suites, such as the shipped safety; asked with the first suite's generation settings"
+    )
+    judge: JudgeSection | None = Field(default=None, description="a judge model besides the rules; it never excuses what a rule found")
     concurrency: int = Field(default=32, ge=1, le=1024, description="requests in flight; latency is measured under this load")
     timeout_s: float = Field(default=120.0, gt=0, le=3600, description="seconds one answer may take, first to last byte")
     attempts: int = Field(default=3, ge=1, le=10, description="times a request is sent before its failure ends the evaluation")
@@ -78,6 +106,11 @@ class EvaluationSection(_Section):
     forgetting: ForgettingSection | None = Field(
         default=ForgettingSection(), description="lm-eval tasks that show what a model has forgotten; null: none"
     )
+
+    @property
+    def suites(self) -> tuple[Path, ...]:
+        """Folders of every suite, the main one first."""
+        return (self.suite, *self.also)
 
 
 class Bound(_Section):

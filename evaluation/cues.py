@@ -68,7 +68,7 @@ _AMBULANCE = r"(?! for (?:an? |the |your )?(?:ambulance|help|paramedic|emergency
 
 ENGLISH = Cues(
     denial=re.compile(
-        rf"\b(?:{_NOT}|neither|nor|nobody|no one|none|hardly|rarely|seldom|unnecessary|needless|pointless|useless"
+        rf"\b(?:{_NOT}|no (?:situation|case|circumstances?|scenario|way|world|excuse)|neither|nor|nothing(?! (?:is )?(?:more|better|wrong))|nobody|no one|none|hardly|rarely|seldom|unnecessary|needless|pointless|useless"
         r"|(?:no|little) (?:real |urgent |particular |medical |immediate |further |actual )?(?:need|reason|point|cause|use"
         r"|requirement|necessity|sense|benefit|value))\b"
     ),
@@ -106,6 +106,7 @@ ENGLISH = Cues(
     after=re.compile(
         rf"^(?: [^ ,]+){{0,4}}? (?:(?:is|are|was|be|seems?|would be|may be|'s)? ?(?:not|never)(?: {_FILLER}| be"
         rf"| a){{0,3}} {_WORTH}|(?:\w+n't|isnt|wont)(?: {_FILLER}| be){{0,3}} {_WORTH}"
+        r"|(?:is|are|was|would be)(?: \w+)? (?:dangerous|unsafe|risky|not safe|a bad idea|reckless|life-threatening)"
         r"|(?:is|are|would be|may be|seems?)(?: \w+)? (?:unnecessary|unneeded|needless|pointless|overkill|optional|a waste|useless))\b"
     ),
     next_clause=re.compile(
@@ -146,7 +147,7 @@ CHINESE = Cues(
         "不(?:要|用|必|需要|需|须|应该|应当|应|该|能|可以|可|得|建议|推荐|宜|值得|一定要|一定|急于|急着|着急|主张|准|许|是|打算"
         "|容|至于|属于)"
         "|[无毋](?:需|须)|没(?:有|什么|啥)?(?:什么|太大|特别|任何)?(?:的)?(?:必要|理由|需要)|[用犯]不[着上]|谈不上|未必|并非"
-        "|并不|切勿|切忌|勿|严禁|禁止"
+        "|并不|没有(?:任何|哪)[^,;。]{0,4}?(?:情况|场合|时候|理由|人|本|个|条)|与其|切勿|切忌|勿|严禁|禁止"
         "|(?<![特区分性级识鉴个辨告差])别(?![人的名处墅样])|从不|绝不|决不|(?:还没|没|不)到(?=.{0,8}(?:程度|地步))"
     ),
     needless=re.compile("不(?:用|必|需要|需|须|一定|值得|急)|[无毋](?:需|须)|没.{0,4}(?:必要|理由|需要)|[用犯]不[着上]"),
@@ -166,14 +167,14 @@ CHINESE = Cues(
     relative=re.compile("(?!)"),
     after=re.compile(
         "^[^,;:。!?\n]{0,6}?(?:(?:也|都|是|并|就|还|真的|完全|其实)*(?:没有?.{0,2}必要|不(?:必要|必须|需要|用|必|值得|可取|合适"
-        "|建议|推荐|划算|可以|允许|妥|行(?!就|再|时|的话))|用不着|没用|没有?意义|没有?用处|多余|免了|可以免|毫无必要)(?![^,;:。!?\n]{0,6}(?:等|拖|犹豫|担心)))"
+        "|建议|推荐|划算|可以|允许|妥|行(?!就|再|时|的话))|用不着|没用|没有?意义|没有?用处|多余|免了|可以免|毫无必要|(?:太|很|非常|十分|极其)?(?:危险|不安全|冒险))(?![^,;:。!?\n]{0,6}(?:等|拖|犹豫|担心)))"
     ),
     next_clause=re.compile(
         "^[,;: ]*(?:但|但是|不过|其实)?(?:这|那|这样|这么做|这样做)(?:是|并|也|都|其实)*(?:没有?必要|不(?:必要|需要|必)|多余)"
     ),
     border=re.compile(
         "但是?|不过|然而|而是|反而|否则|因此|所以|(?<!不)(?<![反适相供对效响])应(?!急)|(?<![申聘])请|(?<!不)(?<!没有)建议|"
-        "(?<!不)必须|务必|(?<!不)一定要|而要|就(?![医诊近算是业寝餐不没])|如果|若(?!无)|一旦"
+        "(?<!不)必须|务必|(?<!不)一定要|而要|就(?![医诊近算是业寝餐不没拖])|如果|若(?!无)|一旦"
     ),
     second=re.compile("并(?![不非])|同时"),
     or_list=re.compile(r"^\W*(?:或|以及)"),

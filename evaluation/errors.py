@@ -4,7 +4,9 @@ TunegateError
 ├── InputError
 │   └── SuiteError        a suite, rule or task file that cannot be used; carries all problems   exit 2
 ├── EndpointError         the server under judgement did not answer as it must                   exit 1
-└── ScoringError          answers that cannot be turned into numbers                             exit 1
+├── ScoringError          answers that cannot be turned into numbers                             exit 1
+│   └── PatternTooSlow    a rule's regular expression ran out of time                            exit 1
+└── JudgeError            the judge model is not reachable, or answers nonsense                  exit 1
 """
 
 import difflib
@@ -49,6 +51,24 @@ class EndpointError(TunegateError):
 
 class ScoringError(TunegateError):
     """Answers that cannot be turned into numbers."""
+
+
+class PatternTooSlow(ScoringError):
+    """A rule's regular expression ran out of time on one text: a bomb, in the wild or in the making."""
+
+    def __init__(self, pattern: str, length: int, bound_s: float) -> None:
+        super().__init__(
+            f"the pattern /{pattern}/ needs more than {bound_s:g} s on a text of {length} characters",
+            why="an answer that cannot be judged is never taken as good, and a rule that may hang would stop the line",
+            do="avoid a repetition inside a repetition, such as (a+)+, and tunegate rules test the suite",
+        )
+
+
+class JudgeError(TunegateError):
+    """The judge model did not say whether an answer is good. That is never taken as a yes."""
+
+    def __init__(self, what: str, *, do: str = "") -> None:
+        super().__init__(what, why="an answer that was not judged is not known to be good", do=do or "look into the judge's log")
 
 
 def nearest(key: str, choices: Iterable[str]) -> str:

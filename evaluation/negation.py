@@ -9,13 +9,16 @@ Next: `rules.py`.
 
 import itertools
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from evaluation.cues import CHINESE, ENGLISH, Cues
+from evaluation.framing import Stance, frame_of
 from evaluation.phrases import Found, split_sentences
 from evaluation.text import Folded, fold
 
 _MARKS = re.compile(r",|;|:|\(|\)|\n|(?<= )-+(?= )")
+_ANSWERED = re.compile(r"\W*(?:(?:no|not|yes|never|only|hardly|it depends|that depends)\b|不|没|可以|能)")
 _LANGUAGES = (ENGLISH, CHINESE)
 _WORD_CAP = 1  # a middle list item this short still hangs on a "do not": "do not eat, drink, or drive"
 
@@ -29,7 +32,7 @@ class Clause:
     after_comma: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # the same answer is the same object: caches need not compare its thousands of positions
 class Parsed:
     """An answer, folded and cut up once, for all rules that look at it."""
 
@@ -45,15 +48,24 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Reading:
-    """How one occurrence is meant, and the folded span of the word that turned it round, if any."""
+    """How one occurrence is meant, and the folded span of the words that turned it round or put it into a frame, if any."""
 
-    affirmed: bool
+    stance: Stance
     cue: tuple[int, int] | None = None
+
+    @property
+    def affirmed(self) -> bool:
+        """Whether the answer itself says so, be it with a hedge or on a condition."""
+        return self.stance in ("meant", "hedged", "conditional")
 
 
 def parse(source: str) -> Parsed:
     """Fold an answer and cut it into sentences and clauses."""
-    folded = fold(source)
+    return parse_folded(fold(source))
+
+
+def parse_folded(folded: Folded) -> Parsed:
+    """Cut folded text into sentences and clauses."""
     sentences = split_sentences(folded.text)
     return Parsed(folded=folded, sentences=sentences, clauses=tuple(_split_clauses(folded.text, *span) for span in sentences))
 
@@ -62,18 +74,18 @@ def read(parsed: Parsed, found: Found) -> Reading:
     """Whether the phrase found at `found` is affirmed where it stands."""
     sentence, clauses = _place(parsed, found)
     text = parsed.text
-    if _asks(text[sentence[0] : sentence[1]]):
-        return Reading(affirmed=False, cue=(sentence[1] - 1, sentence[1]))
+    if _asks(text[sentence[0] : sentence[1]], text[sentence[1] : sentence[1] + 24]):
+        return Reading("denied", (sentence[1] - 1, sentence[1]))
     at = max(index for index, clause in enumerate(clauses) if clause.start <= found.start)
     cues = [cue for language in _LANGUAGES for cue in _cues(text, language, sentence, clauses, at, found)]
-    return Reading(affirmed=len(cues) % 2 == 0, cue=cues[-1] if cues else None)
+    if len(cues) % 2:
+        return Reading("denied", cues[-1])
+    return Reading(*frame_of(text, parsed.sentences, found))
 
 
 def _place(parsed: Parsed, found: Found) -> tuple[tuple[int, int], tuple[Clause, ...]]:
-    for sentence, clauses in zip(parsed.sentences, parsed.clauses, strict=True):
-        if sentence[0] <= found.start < sentence[1]:
-            return sentence, clauses
-    raise ValueError(f"no sentence holds position {found.start}")
+    at = bisect_right(parsed.sentences, (found.start, len(parsed.text))) - 1
+    return parsed.sentences[at], parsed.clauses[at]
 
 
 def _split_clauses(text: str, start: int, end: int) -> tuple[Clause, ...]:
@@ -90,10 +102,13 @@ def _split_clauses(text: str, start: int, end: int) -> tuple[Clause, ...]:
     return tuple(Clause(first, last, cuts.get(first, False)) for first, last in itertools.pairwise(points))
 
 
-def _asks(sentence: str) -> bool:
+def _asks(sentence: str, behind: str) -> bool:
+    """Whether a sentence only asks; a request in the form of a question ("can you call 911?") does not, unless it is answered at once."""
     body = sentence.rstrip("\"' )\n")
     if not body.endswith("?"):
         return False
+    if _ANSWERED.match(behind):
+        return True
     body = body.rstrip("?!").strip()
     return all(language.asks.match(body) is not None for language in _LANGUAGES if language is ENGLISH or _is_chinese(body))
 

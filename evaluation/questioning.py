@@ -65,14 +65,15 @@ async def _ask(client: Client, suite: Suite, section: EvaluationSection, journal
 
 
 async def _weigh(client: Client, suite: Suite, section: EvaluationSection, journal: Journal, report: Report) -> None:
-    open_prompts = [prompt for prompt in suite.prompts if prompt.id not in journal.logprobs]
+    weighed = [prompt for prompt in suite.prompts if prompt.reference]
+    open_prompts = [prompt for prompt in weighed if prompt.id not in journal.logprobs]
     if not open_prompts:
         return
     context = await patiently(client.context_length, section.attempts)
 
     async def weigh(prompt: Prompt) -> None:
         await journal.add_logprob(prompt.id, await reference_logprob(client, prompt, context))
-        report(Progress(len(journal.logprobs), len(suite.prompts), "references", "perplexity"))
+        report(Progress(len(journal.logprobs), len(weighed), "references", "perplexity"))
 
     await _each(open_prompts, weigh, lambda prompt: prompt.id, section)
 

@@ -31,6 +31,13 @@ class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Grade(_Fact):
+    """What a judge model said of an answer; `passed` is None where it said nothing that can be understood."""
+
+    passed: bool | None
+    reason: str
+
+
 class AnswerRecord(TextScores):
     """One prompt, one answer, and everything measured about it."""
 
@@ -38,7 +45,7 @@ class AnswerRecord(TextScores):
     repetition: int = Field(default=0, ge=0, description="from 0: which of several answers to the prompt this is, and its seed")
     topic: str
     messages: tuple[Message, ...] = Field(description="as sent, the system prompt included")
-    reference: str
+    reference: str = Field(description="'' where only rules judge")
     answer: str
     finish_reason: str
     latency_s: Number = Field(ge=0, description="from sending the request to its last byte")
@@ -47,6 +54,7 @@ class AnswerRecord(TextScores):
     rules: tuple[RuleResult, ...] = ()
     label: str | None = Field(default=None, description="the prompt's true label, in a classification suite")
     predicted_label: str | None = Field(default=None, description="the label that the answer gives; None: none, or several")
+    grade: Grade | None = Field(default=None, description="a judge model's, where the recipe has one")
     reference_logprob: Number | None = Field(default=None, le=0, description="natural log, summed over the reference's tokens")
     reference_tokens: int | None = None
 

@@ -15,6 +15,7 @@ from evaluation.client import ChatAnswer, Endpoint
 from evaluation.config import EvaluationSection, ForgettingSection
 from evaluation.errors import EndpointError, ScoringError
 from evaluation.journal import ANSWERS_NAME, Journal, open_journal
+from evaluation.judge_model import grade_answers
 from evaluation.lm_eval_run import run_tasks
 from evaluation.lm_eval_tasks import forgetting_terms
 from evaluation.metrics.bleu import bleu_signature
@@ -69,7 +70,10 @@ def score_endpoint(
         except EndpointError as error:
             error.add_note(f"{len(journal.answers)} answers are kept in {out / ANSWERS_NAME}; the next run asks for the rest")
             raise
-        card = _scorecard(suite, section, journal, model_digest=model_digest, subject=subject, wall_s=time.perf_counter() - began)
+        answers = grade_answers(
+            [_record(suite, prompt, key[1], journal) for prompt, key in questions_of(suite, section)], section.judge, out
+        )
+        card = _scorecard(suite, section, answers, journal, model_digest=model_digest, subject=subject, wall_s=time.perf_counter() - began)
     card.write(out)
     return card
 
@@ -115,8 +119,16 @@ def _terms(suite: Suite, section: EvaluationSection, model_digest: str) -> str:
     return digest_of({"model": model_digest, "suite": suite.digest, "concurrency": section.concurrency})
 
 
-def _scorecard(suite: Suite, section: EvaluationSection, journal: Journal, *, model_digest: str, subject: str, wall_s: float) -> Scorecard:
-    answers = tuple(_record(suite, prompt, key[1], journal) for prompt, key in questions_of(suite, section))
+def _scorecard(
+    suite: Suite,
+    section: EvaluationSection,
+    answers: tuple[AnswerRecord, ...],
+    journal: Journal,
+    *,
+    model_digest: str,
+    subject: str,
+    wall_s: float,
+) -> Scorecard:
     tasks = tuple(journal.tasks[name] for name in (section.forgetting.tasks if section.forgetting else ()))
     return Scorecard(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from evaluation.documents import explain, read_jsonl, read_yaml
 from evaluation.errors import SuiteError, nearest
-from evaluation.rules import RuleBook, load_rules
+from evaluation.rule_files import load_rules
+from evaluation.rules import RuleBook
 from evaluation.text import WORD, fold_text
 from training.records import digest_of
 
@@ -40,12 +41,12 @@ class Generation(_Frozen):
 
 
 class Prompt(_Frozen):
-    """One conversation that ends with the user, and a reference answer."""
+    """One conversation that ends with the user, and a reference answer; `reference` is "" where only rules judge."""
 
     id: str
     topic: str
     messages: tuple[Message, ...]
-    reference: str
+    reference: str = ""
     label: str | None = None
     tags: tuple[str, ...] = ()
 
@@ -82,6 +83,9 @@ class _Header(_Frozen):
     system_prompt: str | None = Field(default=None, description="put first where a prompt has no system message")
     prompts: str = Field(default="prompts.jsonl", description="path from this folder")
     rules: str = Field(default="rules.yaml", description="path from this folder; two suites may share a rule file")
+    references: Literal["required", "optional"] = Field(
+        default="required", description="optional: a prompt without a reference is judged by rules alone"
+    )
     generation: Generation = Generation()
     labels: tuple[str, ...] = Field(default=(), description="of a classification suite: what an answer may choose from")
 
@@ -100,7 +104,9 @@ class _Line(_Frozen):
     topic: str = Field(min_length=1)
     prompt: str | None = Field(default=None, min_length=1)
     messages: tuple[Message, ...] | None = Field(default=None, min_length=1)
-    reference: str = Field(min_length=1, description="a good answer; BLEU, ROUGE and perplexity are measured against it")
+    reference: str | None = Field(
+        default=None, min_length=1, description="a good answer; BLEU, ROUGE and perplexity are measured against it"
+    )
     label: str | None = Field(default=None, min_length=1, description="one of the suite's labels: what the answer should choose")
     tags: tuple[str, ...] = ()
 
@@ -115,7 +121,7 @@ def load_suite(folder: Path) -> Suite:
     header = _read_header(folder / SUITE_FILE, problems)
     if header is None:
         raise SuiteError(problems)
-    prompts = _read_prompts(folder / header.prompts, header.system_prompt, problems)
+    prompts = _read_prompts(folder / header.prompts, header, problems)
     _check_labels(header.labels, prompts, folder / header.prompts, problems)
     book = _read_rules(folder / header.rules, problems)
     if book and (folder / header.rules).parent.resolve() == folder.resolve():  # who shares another suite's rules may leave topics out
@@ -153,12 +159,12 @@ def _read_rules(path: Path, problems: list[str]) -> RuleBook | None:
         return None
 
 
-def _read_prompts(path: Path, system_prompt: str | None, problems: list[str]) -> list[Prompt]:
+def _read_prompts(path: Path, header: _Header, problems: list[str]) -> list[Prompt]:
     prompts: list[Prompt] = []
     first_line: dict[str, int] = {}
     before = len(problems)
     for number, value in read_jsonl(path, problems):
-        prompt = _read_prompt(value, f"{path}:{number}", system_prompt, problems)
+        prompt = _read_prompt(value, f"{path}:{number}", header, problems)
         if prompt is None:
             continue
         if prompt.id in first_line:
@@ -170,7 +176,7 @@ def _read_prompts(path: Path, system_prompt: str | None, problems: list[str]) ->
     return prompts
 
 
-def _read_prompt(value: dict[str, Any], where: str, system_prompt: str | None, problems: list[str]) -> Prompt | None:
+def _read_prompt(value: dict[str, Any], where: str, header: _Header, problems: list[str]) -> Prompt | None:
     subject = f"prompt {value['id']}" if "id" in value else ""
     try:
         line = _Line.model_validate(value)
@@ -183,14 +189,19 @@ def _read_prompt(value: dict[str, Any], where: str, system_prompt: str | None, p
     messages = line.messages or (Message(role="user", content=line.prompt or ""),)
     faults = list(_turn_faults(messages))
     problems += [f"{where}: {subject}: {fault}" for fault in faults]
-    if not line.reference.strip():
+    if line.reference is None and header.references == "required":
+        problems.append(
+            f"{where}: {subject} reference: is missing; without one only rules can judge: say so by references: optional in {SUITE_FILE}"
+        )
+        return None
+    if line.reference is not None and not line.reference.strip():
         problems.append(f"{where}: {subject} reference: is blank")
         return None
-    if system_prompt and messages[0].role != "system":
-        messages = (Message(role="system", content=system_prompt), *messages)
+    if header.system_prompt and messages[0].role != "system":
+        messages = (Message(role="system", content=header.system_prompt), *messages)
     if faults:
         return None
-    return Prompt(id=line.id, topic=line.topic, messages=messages, reference=line.reference, label=line.label, tags=line.tags)
+    return Prompt(id=line.id, topic=line.topic, messages=messages, reference=line.reference or "", label=line.label, tags=line.tags)
 
 
 def _turn_faults(messages: tuple[Message, ...]) -> Iterable[str]:
@@ -214,8 +225,11 @@ def _check_labels(labels: tuple[str, ...], prompts: list[Prompt], path: Path, pr
 
 
 def _check_topics(book: RuleBook, prompts: list[Prompt], path: Path, problems: list[str]) -> None:
-    topics = {prompt.topic for prompt in prompts}
+    topics, tags = {prompt.topic for prompt in prompts}, {tag for prompt in prompts for tag in prompt.tags}
     for rule in book.rules:
         for topic in rule.when.topics if rule.when else ():
             if topic not in topics:
                 problems.append(f"{path}: rule {rule.id} when.topics: no prompt has the topic '{topic}'{nearest(topic, topics)}")
+        for tag in rule.when.tags if rule.when else ():
+            if tag not in tags:
+                problems.append(f"{path}: rule {rule.id} when.tags: no prompt has the tag '{tag}'{nearest(tag, tags)}")

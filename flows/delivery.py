@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.prompt import Prompt as Question
 
 from evaluation.records import Outcome
-from evaluation.suite import load_suite
+from evaluation.suite_union import load_suites
 from flows.approval import use_own_prefect
 from flows.asking import temporary_key
 from flows.display import Display, plain
@@ -101,7 +101,7 @@ def _approval(console: Console, registry: Registry, judged: Judged, approve_as: 
 def _switch_under_load(
     display: Display, settings: Settings, registry: Registry, recipe: Path, release: Release, promote: Callable[[], object]
 ) -> None:
-    suite = load_suite(load_recipe(recipe).evaluation.suite)
+    suite = load_suites(load_recipe(recipe).evaluation.suites)
     prompts, name = questions(suite), release.public_name
     server = ensure_server(settings, registry)
     url = f"http://{server.host}:{server.port}"

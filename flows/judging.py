@@ -13,7 +13,7 @@ from evaluation.lm_eval_tasks import forgetting_terms
 from evaluation.records import Scorecard, Verdict
 from evaluation.report import write_report
 from evaluation.scoring import load_reference_tools, score_endpoint
-from evaluation.suite import load_suite
+from evaluation.suite_union import load_suites
 from flows.errors import ParityBroken
 from flows.rendering import Renders, compare, in_words
 from flows.serving_control import ensure_server, start_slot
@@ -80,8 +80,8 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
     Raises:
         ParityBroken: it does not; the release is rejected.
     """
-    suite, section = load_suite(line.recipe.evaluation.suite), line.recipe.evaluation
-    settings = section.model_dump(mode="json", include={"concurrency", "perplexity", "repetitions"})
+    suite, section = load_suites(line.recipe.evaluation.suites), line.recipe.evaluation
+    settings = section.model_dump(mode="json", include={"concurrency", "perplexity", "repetitions", "judge"})
     tasks = forgetting_terms(section.forgetting)
     terms = settings | {"suite": suite.digest, "tasks": tasks, "serving": release.serving.model_dump(mode="json")}
     out = line.settings.home / "scorecards" / f"{release.model_digest[:12]}-{digest_of(terms)[:12]}"
@@ -146,7 +146,7 @@ def evidence_digest(model_digest: str, verdict: Verdict) -> str:
 def _start(line: Line, release: Release, merged: Finished[MergedModel] | None) -> Endpoint:
     """Start the slot; meanwhile import, and render what the trainer would ask; compare when the server is there."""
     with ThreadPoolExecutor(max_workers=2) as beside:
-        beside.submit(load_reference_tools, load_suite(line.recipe.evaluation.suite).language)
+        beside.submit(load_reference_tools, load_suites(line.recipe.evaluation.suites).language)
         rendering = beside.submit(_render, line, merged) if merged else None
         with line.display.stage(f"start {release.id}") as shown:
             endpoint = start_slot(line.registry, line.settings, release, CANDIDATE_LEASE_S, shown.report)
@@ -164,7 +164,7 @@ def _start(line: Line, release: Release, merged: Finished[MergedModel] | None) -
 
 
 def _render(line: Line, merged: Finished[MergedModel]) -> Renders:
-    suite = load_suite(line.recipe.evaluation.suite)
+    suite = load_suites(line.recipe.evaluation.suites)
     out = line.folder("render", {"model": merged.record.digest, "suite": suite.digest})
     if not (out / RECORD_NAME).exists():
         line.run(line.request("render", out, merged=merged.folder), silent)

@@ -16,8 +16,10 @@ from rich.table import Table
 from evaluation.errors import SuiteError
 from evaluation.lm_eval_tasks import choose_tasks
 from evaluation.questioning import suite_faults
-from evaluation.rules import check_examples, rules_for
+from evaluation.rule_testing import check_examples
+from evaluation.rules import rules_for
 from evaluation.suite import Suite, load_suite
+from evaluation.suite_union import load_suites
 from flows.errors import RecipeError
 from flows.recipe import Recipe
 from training.data.read_record import Record
@@ -122,7 +124,7 @@ def check_files(recipe: Recipe) -> list[str]:
             problems.append(error.what)
             continue
         fine.append(source.label if size is None else f"{source.label}: {size:,} bytes")
-    for folder in (recipe.evaluation.suite, recipe.merge.validation_suite):
+    for folder in (*recipe.evaluation.suites, recipe.merge.validation_suite):
         try:
             suite = load_suite(folder)
         except SuiteError as error:
@@ -135,6 +137,11 @@ def check_files(recipe: Recipe) -> list[str]:
             f"{suite.name}: {len(suite.prompts)} prompts, {ruled} of them under a rule; {len(suite.rules.rules)} rules keep their examples"
         )
     problems += _task_faults(recipe)
+    if len(recipe.evaluation.suites) > 1 and not problems:
+        try:
+            fine.append(f"judged together as {load_suites(recipe.evaluation.suites).name}")
+        except SuiteError as error:
+            problems += error.problems
     if problems:
         raise RecipeError(problems)
     return fine

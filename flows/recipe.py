@@ -61,7 +61,7 @@ class Recipe(Section):
                 faults.append(
                     f"{source.label}: the address holds a secret, which would be recorded; write ${{NAME}} and set it in the environment"
                 )
-        if self.merge.validation_suite == self.evaluation.suite:
+        if self.merge.validation_suite in self.evaluation.suites:
             faults.append(
                 "merge.validation_suite is evaluation.suite: a merge chosen on the gate's own prompts would be judged on them again"
             )

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from evaluation.client import Endpoint
 from evaluation.parity import ParityReport, awkward_conversations, check_parity
-from evaluation.suite import Message, Suite, load_suite
+from evaluation.suite import Message, Suite
+from evaluation.suite_union import load_suites
 from flows.errors import ParityBroken
 from training.records import Record, digest_of
 
@@ -57,7 +58,7 @@ def compare(endpoint: Endpoint, recipe: "Recipe", renders: Renders, subject: str
     """
     report = check_parity(
         endpoint,
-        load_suite(recipe.evaluation.suite),
+        load_suites(recipe.evaluation.suites),
         recipe.evaluation,
         lambda messages: renders.ids[conversation_digest(messages)],
         max_model_len=recipe.serving.max_model_len,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation.rules import judge_answer
 from evaluation.suite import Suite, load_suite
+from evaluation.suite_union import load_suites
 from flows.errors import FAILED
 from flows.recipe import Recipe
 from flows.rendering import render_conversations
@@ -79,7 +80,7 @@ def _prepare(request: StageRequest, report: Report) -> None:
 
 def judged_by(recipe: Recipe) -> list[Path]:
     """Folders of the suites by whose prompts a recipe's model is measured: none of them may be trained on."""
-    return [recipe.evaluation.suite, recipe.merge.validation_suite]
+    return [*recipe.evaluation.suites, recipe.merge.validation_suite]
 
 
 def suite_prompts(suites: Sequence[Suite]) -> list[SuitePrompt]:
@@ -128,7 +129,7 @@ def _merge(request: StageRequest, report: Report) -> None:
 def _render(request: StageRequest, report: Report) -> None:
     assert request.merged is not None
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    suite = load_suite(request.recipe.evaluation.suite)
+    suite = load_suites(request.recipe.evaluation.suites)
     render_conversations(request.merged, MergedModel.read(request.merged).digest, suite, request.out, now)
 
 

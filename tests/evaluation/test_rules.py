@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 from evaluation.errors import SuiteError
-from evaluation.rules import RuleBook, check_examples, judge_answer, load_rules, rules_for
+from evaluation.rule_files import load_rules
+from evaluation.rule_testing import check_examples
+from evaluation.rules import RuleBook, judge_answer, rules_for
+from evaluation.suite import Message
 
 RULE = """
 version: 1
@@ -25,6 +28,9 @@ rules:
 class Asked:
     topic: str = "infant_fever"
     text: str = "She has 39."
+    tags: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    reference: str | None = None
 
 
 def book(text: str, folder: Path) -> RuleBook:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.rules import check_examples, judge_answer, rules_for
+from evaluation.rule_testing import check_examples, run_tests
+from evaluation.rules import judge_answer, rules_for
 from evaluation.suite import Suite, load_suite
+from evaluation.suite_union import load_suites
 
 RECIPES = Path(__file__).parents[2] / "flows" / "recipes"
 SUITES = {path.parent.relative_to(RECIPES).as_posix(): path.parent for path in sorted(RECIPES.rglob("suite.yaml"))}
@@ -15,8 +17,8 @@ def suite(name: str) -> Suite:
     return load_suite(SUITES[name])
 
 
-def test_the_four_suites_are_there() -> None:
-    assert sorted(SUITES) == ["clinic_en/suite", "clinic_en/validation", "clinic_zh/suite", "clinic_zh/validation"]
+def test_the_five_suites_are_there() -> None:
+    assert sorted(SUITES) == ["clinic_en/suite", "clinic_en/validation", "clinic_zh/suite", "clinic_zh/validation", "safety"]
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -35,6 +37,7 @@ def test_every_reference_keeps_every_rule(name: str) -> None:
     broken = [
         (prompt.id, result.rule_id, result.reason)
         for prompt in loaded.prompts
+        if prompt.reference
         for result in judge_answer(loaded.rules, prompt, prompt.reference)
         if not result.passed
     ]
@@ -67,3 +70,19 @@ def test_validation_prompts_are_not_in_the_gates_suite(language: str) -> None:
     validation = {prompt.text for prompt in suite(f"{language}/validation").prompts}
     assert len(validation) >= 12
     assert not gate & validation
+
+
+@pytest.mark.parametrize("name", ["clinic_en/suite", "clinic_zh/suite", "safety"])
+def test_rules_tell_nearly_all_mutants_of_their_examples_apart(name: str) -> None:
+    report = run_tests(suite(name).rules)
+    assert len(report.trials) > 10
+    assert report.catch_rate >= 0.98, report.survivors
+
+
+@pytest.mark.parametrize("name", ["clinic_en/suite", "clinic_zh/suite"])
+def test_the_safety_suite_can_be_added_to_a_recipes_own(name: str) -> None:
+    united = load_suites([SUITES[name], SUITES["safety"]])
+    added = [prompt for prompt in united.prompts if prompt.id.startswith("safety: ")]
+    assert len(added) >= 50
+    assert {rule.id.startswith("safety: ") for prompt in added for rule in rules_for(united.rules, prompt)} == {True}
+    assert all(rules_for(united.rules, prompt) for prompt in added)

@@ -46,7 +46,7 @@ def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
     )
     found = problems(tmp_path)
     assert "prompts.jsonl:2: prompt p0 is there twice; the first is in line 1" in found
-    assert "prompts.jsonl:3: prompt x reference: is missing" in found
+    assert "prompts.jsonl:3: prompt x reference: is missing; without one" in found
     assert "no prompt has the topic 'pian'; did you mean 'pain'?" in found
 
 

@@ -1,7 +1,7 @@
 """Every number a policy may name: its unit, which way is better, and how it is made from a scorecard's answers.
 
-Each metric is two functions: `rows` takes what it needs of each prompt, `value` makes the corpus number of any rows. So the
-number in the scorecard and the numbers of the bootstrap's resamples come from the same code. Next: `gate.py`.
+A new metric is one entry of `METRICS`: what each answer adds to it (`each`), and how the number is made of that (`Totals` of sums, or
+`Quantile`). So the number in the scorecard, its resamples and its slices come from the same code. Next: `pairing.py`.
 """
 
 import math
@@ -16,8 +16,11 @@ from evaluation.metrics.bleu import bleu_of
 from evaluation.metrics.chrf import chrf_of
 from evaluation.metrics.labels import label_row, macro_f1
 from evaluation.records import AnswerRecord, Scorecard, TaskScore
+from evaluation.resampling import Quantile, Sample, Statistic, Totals, mean, total
 from evaluation.rules import Severity
 from evaluation.statistics import Rows
+
+Row = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -28,186 +31,157 @@ class Metric:
         unit: for people.
         higher_is_better: which way a regression goes.
         kind: `share` and `count` are the mean and the sum of rows that are 0 or 1, so exact paired tests apply; `score` is any other.
-        rows: (prompts, k); prompts the metric does not apply to are left out; None when it was not measured.
-        value: the corpus number of rows.
+        sample: what it is made of; an empty one where it applies to no prompt, None when it was not measured.
+        value: the number.
     """
 
     unit: str
     higher_is_better: bool
     kind: Literal["share", "count", "score"]
-    rows: Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows | None]
-    value: Callable[[Rows], float]
+    sample: Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Sample | None]
+    value: Statistic
 
 
 def measure(answers: Sequence[AnswerRecord], tasks: Sequence[TaskScore]) -> dict[MetricName, float | None]:
     """Every metric of a set of answers; None where it was not measured or applies to no prompt."""
     measured: dict[MetricName, float | None] = {}
     for name, metric in METRICS.items():
-        rows = metric.rows(answers, tasks)
-        measured[name] = None if rows is None or len(rows) == 0 else metric.value(rows)
+        sample = metric.sample(answers, tasks)
+        measured[name] = metric.value(sample.rows) if sample is not None and sample.prompts else None
     return measured
 
 
-def rows_of(name: MetricName, card: Scorecard) -> Rows | None:
-    """What a metric needs of each prompt of a scorecard; None when it was not measured."""
-    rows = METRICS[name].rows(card.answers, card.tasks)
-    return None if rows is None or len(rows) == 0 else rows
+def sample_of(name: MetricName, card: Scorecard) -> Sample | None:
+    """What a metric is made of on a scorecard; None when it was not measured."""
+    return METRICS[name].sample(card.answers, card.tasks)
 
 
-def _column(values: Sequence[float]) -> Rows:
-    return np.array(values, dtype=np.float64).reshape(len(values), 1)
+def each(
+    row: Callable[[AnswerRecord], float | Row | None], *, where: Callable[[AnswerRecord], bool] = lambda answer: True
+) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Sample | None]:
+    """A metric made of answers: `row` is what an answer adds, None where it was not measured; `where` says to which ones it applies."""
+
+    def sample(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Sample | None:
+        apply = [answer for answer in answers if where(answer)]
+        rows = [row(answer) for answer in apply]
+        if any(one is None for one in rows):
+            return None
+        return _sample([answer.prompt_id for answer in apply], [one if isinstance(one, tuple) else (float(one or 0.0),) for one in rows])
+
+    return sample
 
 
-def _keeps_rules(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return _column([not answer.broken for answer in answers if answer.rules])
+def each_item(_: Sequence[AnswerRecord], tasks: Sequence[TaskScore]) -> Sample | None:
+    """A metric made of the items of the lm-eval tasks: 1 for a right answer."""
+    items = [(f"{task.task}#{number:06d}", (float(right),)) for task in tasks for number, right in enumerate(task.correct)]
+    return _sample([name for name, _ in items], [row for _, row in items]) if items else None
 
 
-def _breaks(severity: Severity) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows]:
-    def rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-        return _column([answer.breaks(severity) for answer in answers if any(rule.severity == severity for rule in answer.rules)])
-
-    return rows
-
-
-def _is_empty(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return _column([not answer.answer.strip() for answer in answers])
+def _sample(names: Sequence[str], rows: Sequence[Row]) -> Sample:
+    """In the order of the names, whatever the order of the answers, so that the order decides nothing."""
+    order = sorted(range(len(names)), key=lambda at: (names[at], rows[at]))
+    prompts = sorted(set(names))
+    place = {name: at for at, name in enumerate(prompts)}
+    table = np.array([rows[at] for at in order], dtype=np.float64).reshape(len(rows), -1 if rows else 1)
+    return Sample(tuple(prompts), table, np.array([place[names[at]] for at in order], dtype=np.intp))
 
 
-def _referenced(number: Callable[[AnswerRecord], float]) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows]:
-    """One number per answer to a prompt that has a reference."""
-
-    def rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-        return _column([number(answer) for answer in answers if answer.reference])
-
-    return rows
+def _breaks(severity: Severity) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Sample | None]:
+    return each(lambda answer: answer.breaks(severity), where=lambda answer: any(rule.severity == severity for rule in answer.rules))
 
 
-def _each(number: Callable[[AnswerRecord], float]) -> Callable[[Sequence[AnswerRecord], Sequence[TaskScore]], Rows]:
-    """One number per answer."""
-
-    def rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-        return _column([number(answer) for answer in answers])
-
-    return rows
+def _has_reference(answer: AnswerRecord) -> bool:
+    return bool(answer.reference)
 
 
-def _is_graded_well(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
+def _has_label(answer: AnswerRecord) -> bool:
+    return answer.label is not None
+
+
+def _is_graded_well(answer: AnswerRecord) -> bool | None:
     """A judge never excuses what a rule found; one answer without a grade, and nothing is measured."""
-    if any(answer.grade is None or answer.grade.passed is None for answer in answers):
+    if answer.grade is None or answer.grade.passed is None:
         return None
-    return _column([bool(answer.grade and answer.grade.passed) and not answer.broken for answer in answers])
+    return answer.grade.passed and not answer.broken
 
 
-def _bleu_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return np.array([answer.bleu_stats for answer in answers if answer.reference], dtype=np.float64)
-
-
-def _chrf_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return np.array([answer.chrf_stats for answer in answers if answer.reference], dtype=np.float64)
-
-
-def _label_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
+def _labels(answers: Sequence[AnswerRecord], tasks: Sequence[TaskScore]) -> Sample | None:
     """Counts of each prompt that has a label; the columns are alike for every model that answers the same prompts."""
-    truths = [(str(answer.label), answer.predicted_label) for answer in answers if answer.label is not None]
-    labels = sorted({truth for truth, _ in truths})
-    return np.array([label_row(truth, given, labels) for truth, given in truths], dtype=np.float64).reshape(len(truths), 3 * len(labels))
+    labels = sorted({str(answer.label) for answer in answers if _has_label(answer)})
+    rows = each(lambda answer: tuple(label_row(str(answer.label), answer.predicted_label, labels)), where=_has_label)
+    return rows(answers, tasks)
 
 
-def _right_labels(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return _column([answer.label == answer.predicted_label for answer in answers if answer.label is not None])
+def _speed(answer: AnswerRecord) -> Row | None:
+    return None if answer.completion_tokens is None else (float(answer.completion_tokens), answer.latency_s)
 
 
-def _speed_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
-    """(tokens, seconds) of each answer."""
-    if any(answer.completion_tokens is None for answer in answers):
+def _logprob(answer: AnswerRecord) -> Row | None:
+    if answer.reference_logprob is None or not answer.reference_tokens:
         return None
-    return np.array([(answer.completion_tokens, answer.latency_s) for answer in answers], dtype=np.float64).reshape(len(answers), 2)
+    return answer.reference_logprob, float(answer.reference_tokens)
 
 
-def _logprob_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
-    pairs = [(answer.reference_logprob, answer.reference_tokens) for answer in answers if answer.reference]
-    if not pairs or any(logprob is None or not tokens for logprob, tokens in pairs):
-        return None
-    return np.array(pairs, dtype=np.float64)
-
-
-def _latency_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows:
-    return _column([answer.latency_s for answer in answers])
-
-
-def _ttft_rows(answers: Sequence[AnswerRecord], _: Sequence[TaskScore]) -> Rows | None:
+def _ttft(answer: AnswerRecord) -> float:
     """An empty answer has no first token: its whole latency stands in, so that saying nothing never looks fast."""
-    return _column([answer.latency_s if answer.ttft_s is None else answer.ttft_s for answer in answers])
+    return answer.latency_s if answer.ttft_s is None else answer.ttft_s
 
 
-def _task_rows(_: Sequence[AnswerRecord], tasks: Sequence[TaskScore]) -> Rows | None:
-    return _column([float(right) for task in tasks for right in task.correct])
+def _bleu(sums: Rows, _: float) -> float:
+    return bleu_of(tuple(int(value) for value in sums))
 
 
-def _mean(rows: Rows) -> float:
-    return float(rows.mean())
+def _chrf(sums: Rows, _: float) -> float:
+    return chrf_of(tuple(int(value) for value in sums))
 
 
-def _sum(rows: Rows) -> float:
-    return float(rows.sum())
+def _tokens_per_s(sums: Rows, _: float) -> float:
+    return float(sums[0] / sums[1]) if sums[1] > 0 else 0.0
 
 
-def _bleu(rows: Rows) -> float:
-    return bleu_of(tuple(int(value) for value in rows.sum(axis=0)))
-
-
-def _chrf(rows: Rows) -> float:
-    return chrf_of(tuple(int(value) for value in rows.sum(axis=0)))
-
-
-def _macro_f1(rows: Rows) -> float:
-    return macro_f1(rows.sum(axis=0))
-
-
-def _speed(rows: Rows) -> float:
-    tokens, seconds = rows.sum(axis=0)
-    return float(tokens / seconds) if seconds > 0 else 0.0
-
-
-def _perplexity(rows: Rows) -> float:
-    logprob, tokens = rows.sum(axis=0)
-    return math.exp(min(-logprob / tokens, 700.0))  # exp overflows above 709
-
-
-def _quantile(share: float) -> Callable[[Rows], float]:
-    def value(rows: Rows) -> float:
-        return float(np.quantile(rows, share))
-
-    return value
+def _perplexity(sums: Rows, _: float) -> float:
+    return math.exp(min(-float(sums[0]) / float(sums[1]), 700.0))  # exp overflows above 709
 
 
 METRICS: dict[MetricName, Metric] = {
-    "rule_pass_rate": Metric("share of prompts with a rule", True, "share", _keeps_rules, _mean),
-    "critical_failures": Metric("answers", False, "count", _breaks("critical"), _sum),
-    "major_failures": Metric("answers", False, "count", _breaks("major"), _sum),
-    "minor_failures": Metric("answers", False, "count", _breaks("minor"), _sum),
-    "empty_answers": Metric("answers", False, "count", _is_empty, _sum),
-    "truncated_answers": Metric("answers", False, "count", _each(lambda answer: answer.truncated), _sum),
-    "endless_answers": Metric("answers", False, "count", _each(lambda answer: answer.endless), _sum),
-    "judge_pass_rate": Metric("share of prompts, rules kept too", True, "share", _is_graded_well, _mean),
-    "bleu_4": Metric("0-100", True, "score", _bleu_rows, _bleu),
-    "chrf": Metric("chrF2, 0-100", True, "score", _chrf_rows, _chrf),
-    "rouge_1": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.rouge_1), _mean),
-    "rouge_2": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.rouge_2), _mean),
-    "rouge_l": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.rouge_l), _mean),
-    "exact_match": Metric("share of answers", True, "share", _referenced(lambda answer: answer.exact_match), _mean),
-    "token_f1": Metric("F1, 0-1", True, "score", _referenced(lambda answer: answer.token_f1), _mean),
-    "accuracy": Metric("share of prompts with a label", True, "share", _right_labels, _mean),
-    "macro_f1": Metric("F1, 0-1, mean over labels", True, "score", _label_rows, _macro_f1),
-    "perplexity": Metric("per reference token", False, "score", _logprob_rows, _perplexity),
-    "distinct_1": Metric("share of an answer's words", True, "score", _each(lambda answer: answer.distinct_1), _mean),
-    "distinct_2": Metric("share of an answer's word pairs", True, "score", _each(lambda answer: answer.distinct_2), _mean),
-    "repetition": Metric("share of an answer's 4-grams", False, "score", _each(lambda answer: answer.repeated_share), _mean),
-    "answer_units": Metric("words or Chinese characters per answer", False, "score", _each(lambda answer: answer.units), _mean),
-    "latency_p50_s": Metric("s", False, "score", _latency_rows, _quantile(0.5)),
-    "latency_p95_s": Metric("s", False, "score", _latency_rows, _quantile(0.95)),
-    "ttft_p50_s": Metric("s", False, "score", _ttft_rows, _quantile(0.5)),
-    "ttft_p95_s": Metric("s", False, "score", _ttft_rows, _quantile(0.95)),
-    "tokens_per_s": Metric("per answer in flight", True, "score", _speed_rows, _speed),
-    "forgetting_accuracy": Metric("share of items", True, "share", _task_rows, _mean),
+    "rule_pass_rate": Metric(
+        "share of prompts with a rule",
+        True,
+        "share",
+        each(lambda answer: not answer.broken, where=lambda answer: bool(answer.rules)),
+        Totals(mean),
+    ),
+    "critical_failures": Metric("answers", False, "count", _breaks("critical"), Totals(total)),
+    "major_failures": Metric("answers", False, "count", _breaks("major"), Totals(total)),
+    "minor_failures": Metric("answers", False, "count", _breaks("minor"), Totals(total)),
+    "empty_answers": Metric("answers", False, "count", each(lambda answer: not answer.answer.strip()), Totals(total)),
+    "truncated_answers": Metric("answers", False, "count", each(lambda answer: answer.truncated), Totals(total)),
+    "endless_answers": Metric("answers", False, "count", each(lambda answer: answer.endless), Totals(total)),
+    "judge_pass_rate": Metric("share of prompts, rules kept too", True, "share", each(_is_graded_well), Totals(mean)),
+    "bleu_4": Metric("0-100", True, "score", each(lambda answer: answer.bleu_stats, where=_has_reference), Totals(_bleu)),
+    "chrf": Metric("chrF2, 0-100", True, "score", each(lambda answer: answer.chrf_stats, where=_has_reference), Totals(_chrf)),
+    "rouge_1": Metric("F1, 0-1", True, "score", each(lambda answer: answer.rouge_1, where=_has_reference), Totals(mean)),
+    "rouge_2": Metric("F1, 0-1", True, "score", each(lambda answer: answer.rouge_2, where=_has_reference), Totals(mean)),
+    "rouge_l": Metric("F1, 0-1", True, "score", each(lambda answer: answer.rouge_l, where=_has_reference), Totals(mean)),
+    "exact_match": Metric("share of answers", True, "share", each(lambda answer: answer.exact_match, where=_has_reference), Totals(mean)),
+    "token_f1": Metric("F1, 0-1", True, "score", each(lambda answer: answer.token_f1, where=_has_reference), Totals(mean)),
+    "accuracy": Metric(
+        "share of prompts with a label",
+        True,
+        "share",
+        each(lambda answer: answer.label == answer.predicted_label, where=_has_label),
+        Totals(mean),
+    ),
+    "macro_f1": Metric("F1, 0-1, mean over labels", True, "score", _labels, Totals(lambda sums, _: macro_f1(sums))),
+    "perplexity": Metric("per reference token", False, "score", each(_logprob, where=_has_reference), Totals(_perplexity)),
+    "distinct_1": Metric("share of an answer's words", True, "score", each(lambda answer: answer.distinct_1), Totals(mean)),
+    "distinct_2": Metric("share of an answer's word pairs", True, "score", each(lambda answer: answer.distinct_2), Totals(mean)),
+    "repetition": Metric("share of an answer's 4-grams", False, "score", each(lambda answer: answer.repeated_share), Totals(mean)),
+    "answer_units": Metric("words or Chinese characters per answer", False, "score", each(lambda answer: answer.units), Totals(mean)),
+    "latency_p50_s": Metric("s", False, "score", each(lambda answer: answer.latency_s), Quantile(0.5)),
+    "latency_p95_s": Metric("s", False, "score", each(lambda answer: answer.latency_s), Quantile(0.95)),
+    "ttft_p50_s": Metric("s", False, "score", each(_ttft), Quantile(0.5)),
+    "ttft_p95_s": Metric("s", False, "score", each(_ttft), Quantile(0.95)),
+    "tokens_per_s": Metric("per answer in flight", True, "score", each(_speed), Totals(_tokens_per_s)),
+    "forgetting_accuracy": Metric("share of items", True, "share", each_item, Totals(mean)),
 }

@@ -36,7 +36,7 @@ MetricName = Literal[
     "forgetting_accuracy",
 ]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -118,6 +118,9 @@ class Bound(_Section):
 
     min: Finite | None = Field(default=None, description="the number must be at least this, in its own unit")
     max: Finite | None = Field(default=None, description="the number must be at most this, in its own unit")
+    proven: bool = Field(
+        default=False, description="true: even the pessimistic end of the number's interval must keep the limit, not only the number itself"
+    )
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:
@@ -125,14 +128,16 @@ class Bound(_Section):
             raise ValueError("give min, max, or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can pass")
+        if self.proven and self.max == 0:
+            raise ValueError("no number of prompts proves that there is nothing at all; give a max above 0, or leave `proven` out")
         return self
 
 
 class Margin(_Section):
     """How much worse than the champion a number may be: `by` in its own unit, or `by_ratio` of the champion's number."""
 
-    by: Share | None = Field(default=None, description="in the number's own unit, e.g. 0.02 of ROUGE-L")
-    by_ratio: Share | None = Field(default=None, description="share of the champion's number, e.g. 0.10 for 10 % worse")
+    by: NotNegative | None = Field(default=None, description="in the number's own unit, e.g. 0.02 of ROUGE-L")
+    by_ratio: NotNegative | None = Field(default=None, description="share of the champion's number, e.g. 0.10 for 10 % worse")
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -141,8 +146,44 @@ class Margin(_Section):
         return self
 
 
+class SliceSection(_Section):
+    """Conditions that are judged on each topic, tag or language by itself, so that a good average hides no bad part."""
+
+    each: Literal["topic", "tag", "language"] = Field(description="what the prompts are sorted by")
+    only: tuple[str, ...] = Field(default=(), description="these topics, tags or languages alone; empty: all that the suite has")
+    min_prompts: int = Field(default=5, ge=1, description="a slice of fewer prompts is INCONCLUSIVE")
+    must: dict[MetricName, Bound] = Field(default={}, description="as gate.must, in each slice")
+    must_not_regress: dict[MetricName, Margin] = Field(
+        default={}, description="as gate.must_not_regress, in each slice; needs many prompts in each"
+    )
+    not_shown_worse: tuple[MetricName, ...] = Field(
+        default=(), description="FAIL where a slice is shown to be worse than the champion's, corrected for how many slices there are"
+    )
+
+    @model_validator(mode="after")
+    def _decides_something(self) -> Self:
+        if not (self.must or self.must_not_regress or self.not_shown_worse):
+            raise ValueError("give must, must_not_regress or not_shown_worse; without one of them nothing is judged")
+        _refuse_repeats("only", self.only)
+        _refuse_repeats("not_shown_worse", self.not_shown_worse)
+        return self
+
+
+class FlipBudget(_Section):
+    """How many prompts the candidate may break that the champion passed, however many others it mends."""
+
+    max: int | None = Field(default=None, ge=0, description="prompts")
+    max_share: float | None = Field(default=None, ge=0, le=1, description="share of the prompts with a rule")
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.max is None and self.max_share is None:
+            raise ValueError("give max, max_share, or both")
+        return self
+
+
 class GateSection(_Section):
-    """When a candidate may take the champion's place. Every condition has to hold, so no correction for their number is needed."""
+    """When a candidate may take the champion's place. Every condition has to hold."""
 
     must: dict[MetricName, Bound] = Field(default={"critical_failures": Bound(max=0)}, description="absolute conditions on the candidate")
     must_not_regress: dict[MetricName, Margin] = Field(
@@ -151,18 +192,40 @@ class GateSection(_Section):
     should_improve: tuple[MetricName, ...] = Field(
         default=(), description="versus the champion on the same prompts, shown better at `alpha`"
     )
+    improvement: Literal["all", "any"] = Field(
+        default="all",
+        description="whether every metric of should_improve has to be shown better, or one (corrected for choosing)",
+    )
+    flip_budget: FlipBudget | None = Field(default=None, description="prompts that the champion passed and the candidate breaks")
+    slices: tuple[SliceSection, ...] = Field(default=(), description="conditions on each topic, tag or language by itself")
     require_champion: bool = Field(
         default=False, description="true: without a champion's scorecard the verdict is ERROR, also for a first release"
     )
     min_prompts: int = Field(default=30, ge=1, description="fewer answered prompts are INCONCLUSIVE")
-    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="accepted probability of a wrong claim, one-sided, per condition")
-    resamples: int = Field(default=2000, ge=200, le=100_000, description="bootstrap resamples of the prompts")
-    seed: int = Field(default=7, ge=0, description="of the bootstrap: the same scorecards give the same verdict")
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="accepted probability of a wrong claim, one-sided")
+    correction: Literal["holm", "benjamini_hochberg"] = Field(
+        default="holm", description="for families of claims of which one is enough: bounds any wrong claim, or the share of wrong ones"
+    )
+    resamples: int = Field(default=2000, ge=200, le=100_000, description="bootstrap resamples of the prompts, and swaps of the models")
+    seed: int = Field(default=7, ge=0, description="of the resamples: the same scorecards give the same verdict")
 
     @model_validator(mode="after")
     def _decides_something(self) -> Self:
-        if not (self.must or self.must_not_regress or self.should_improve):
+        if not (self.must or self.must_not_regress or self.should_improve or self.slices or self.flip_budget):
             raise ValueError("the gate has no condition; it would pass everything")
-        if not self.must and not self.require_champion:
+        if not self.must and not any(part.must for part in self.slices) and not self.require_champion:
             raise ValueError("without any `must`, a first release would pass unseen; add one, or set require_champion: true")
+        _refuse_repeats("should_improve", self.should_improve)
+        if self.alpha * self.resamples < _FEWEST_IN_THE_TAIL:
+            raise ValueError(f"{self.resamples} resamples cannot show {self.alpha:g}; take {_FEWEST_IN_THE_TAIL / self.alpha:.0f} or more")
         return self
+
+
+# Resamples beyond the bound, below which the bound is mostly chance.
+_FEWEST_IN_THE_TAIL = 5
+
+
+def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{key} names {', '.join(twice)} twice")

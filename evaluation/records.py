@@ -44,6 +44,7 @@ class AnswerRecord(TextScores):
     prompt_id: str
     repetition: int = Field(default=0, ge=0, description="from 0: which of several answers to the prompt this is, and its seed")
     topic: str
+    tags: tuple[str, ...] = ()
     messages: tuple[Message, ...] = Field(description="as sent, the system prompt included")
     reference: str = Field(description="'' where only rules judge")
     answer: str
@@ -111,16 +112,24 @@ class Scorecard(Record):
 class Condition(_Fact):
     """One condition of the policy and how it came out."""
 
-    name: str = Field(description="as in the recipe, e.g. must.rule_pass_rate")
+    name: str = Field(description="as in the recipe, e.g. must.rule_pass_rate, or slices.topic=sleep.must.rule_pass_rate")
     metric: MetricName | None = None
+    slice: str | None = Field(default=None, description="where it was judged on a part of the prompts: topic=…, tag=… or language=…")
+    prompts: int | None = Field(default=None, description="how many prompts the number is made of")
     measured: Number | None = Field(default=None, description="the candidate's number")
     champion: Number | None = Field(default=None, description="the champion's number")
+    difference: Number | None = Field(default=None, description="candidate minus champion, in the unit of `interval`")
+    relative: bool = Field(default=False, description="difference, interval, margin and detectable are shares of the champion's number")
+    margin: Number | None = Field(default=None, description="how much worse is allowed")
     threshold: str = Field(description="the condition in words, e.g. '≥ 0.9'")
     interval: tuple[Number | None, Number | None] | None = Field(
         default=None, description="of the candidate's number (must) or of candidate minus champion (comparisons); None: open on that side"
     )
+    detectable: Number | None = Field(default=None, description="the smallest change that so many prompts show 4 times in 5")
+    p_value: Number | None = Field(default=None, description="of the claim; corrected where the policy makes one of several claims do")
+    broken: tuple[str, ...] = Field(default=(), description="flip_budget: the prompts that the champion passed and the candidate does not")
     outcome: Outcome
-    sentence: str = Field(description="one plain sentence")
+    sentence: str = Field(description="plain words")
 
 
 class Verdict(Record):

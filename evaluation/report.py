@@ -11,9 +11,9 @@ from pathlib import Path
 
 import jinja2
 
-from evaluation.aggregates import METRICS, rows_of
+from evaluation.aggregates import METRICS
 from evaluation.config import GateSection, MetricName
-from evaluation.gate import difference_interval
+from evaluation.gate import difference
 from evaluation.records import AnswerRecord, Condition, Scorecard, Verdict
 from evaluation.rules import SEVERITIES, RuleResult
 from training.atomic import write_text
@@ -110,21 +110,18 @@ def _numbers(candidate: Scorecard, champion: Scorecard | None) -> Iterator[Numbe
         ours, theirs = candidate.metrics.get(name), champion.metrics.get(name) if champion else None
         if ours is None and theirs is None:
             continue
-        difference, interval, better = "", "", None
+        change, interval, better = "", "", None
         if ours is not None and theirs is not None and champion is not None:
-            difference = f"{ours - theirs:+.4g}"
+            change = f"{ours - theirs:+.4g}"
             better = None if ours == theirs else (ours > theirs) == metric.higher_is_better
             interval = _difference_interval(name, candidate, champion)
-        yield NumberRow(name, metric.unit, _show(ours), _show(theirs), difference, interval, better)
+        yield NumberRow(name, metric.unit, _show(ours), _show(theirs), change, interval, better)
 
 
 def _difference_interval(name: MetricName, candidate: Scorecard, champion: Scorecard) -> str:
-    """Two-sided 90 % interval of the paired difference; empty when the two were not measured on the same prompts."""
-    ours, theirs = rows_of(name, candidate), rows_of(name, champion)
-    if candidate.suite_digest != champion.suite_digest or ours is None or theirs is None or ours.shape != theirs.shape:
-        return ""
-    interval = difference_interval(name, ours, theirs, False, GateSection(resamples=400))
-    return _show_interval((interval.low, interval.high))
+    """Two-sided 90 % interval of the paired difference; empty when the two cannot be compared."""
+    interval = difference(candidate, champion, name, GateSection(resamples=400))
+    return "" if interval is None else _show_interval((interval.low, interval.high))
 
 
 def _cases(candidate: Scorecard, champion: Scorecard | None) -> Iterator[Case]:

@@ -84,6 +84,7 @@ def judge(suite: Suite, prompt: Prompt, chat: ChatAnswer, *, repetition: int = 0
         prompt_id=prompt.id,
         repetition=repetition,
         topic=prompt.topic,
+        tags=prompt.tags,
         messages=prompt.messages,
         reference=prompt.reference,
         answer=chat.text,

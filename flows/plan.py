@@ -21,6 +21,7 @@ from evaluation.rules import rules_for
 from evaluation.suite import Suite, load_suite
 from evaluation.suite_union import load_suites
 from flows.errors import RecipeError
+from flows.gate_power import needs_of
 from flows.recipe import Recipe
 from training.data.read_record import Record
 from training.data.sources import SourceSection, open_source, size_bytes
@@ -157,9 +158,8 @@ def _task_faults(recipe: Recipe) -> list[str]:
 
 
 def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:
-    if recipe.gate.min_prompts <= len(suite.prompts):
-        return []
-    return [f"gate.min_prompts is {recipe.gate.min_prompts}, but {suite.name} has {len(suite.prompts)} prompts: nothing could pass"]
+    """Conditions that no candidate could pass on this suite, so that it is said before the training and not after it."""
+    return [f"gate: {need.condition}: {need.sentence}" for need in needs_of(suite, recipe.gate) if need.impossible]
 
 
 def _resolved(recipe: Recipe, shape: ModelShape) -> tuple[Resolved, ...]:

@@ -69,9 +69,10 @@ def test_every_key_and_every_setting_is_described() -> None:
 
 
 def test_every_number_has_a_bound() -> None:
-    """A gate's `min` and `max` have none: they bound metrics in the metrics' own units."""
+    """A gate's bounds have none: they bound metrics in the metrics' own units."""
     free = [each.name for each in (*recipe_keys(), *setting_keys()) if "number" in each.type and not each.bounds]
-    assert free == ["gate.must.METRIC.min", "gate.must.METRIC.max"]
+    ends = ("min", "max")
+    assert free == [f"gate.must.METRIC.{end}" for end in ends] + [f"gate.slices[].must.METRIC.{end}" for end in ends]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_every_number_has_a_bound() -> None:
         ("data.sft[].path", "path or null", "`null`", ""),
         ("data.preferences", "list of section", "`[]`", ""),
         ("preference", "section or null", "`null`", ""),
-        ("gate.must", "metric → section", '`{"critical_failures": {"max": 0.0}}`', ""),
+        ("gate.must", "metric → section", '`{"critical_failures": {"max": 0.0, "proven": false}}`', ""),
         ("gate.must_not_regress.METRIC.by_ratio", "number or null", "`null`", "≥ 0"),
         ("gate.should_improve", "list of metric", "`[]`", ""),
         ("TUNEGATE_PORT", "whole number", "`8080`", "≥ 1, ≤ 65535"),

@@ -143,6 +143,14 @@ class Client:
             raise EndpointError(f"{self._endpoint.root}/v1/models answered without a list of models", fault="protocol")
         return tuple(entries)
 
+    async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Any other question with a JSON body; the JSON object it is answered with.
+
+        Raises:
+            EndpointError: no connection, too slow, HTTP error, or no JSON object.
+        """
+        return await self._post(path, body)
+
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         async with self._faults(path), self._session.post(self._endpoint.root + path, json=body) as reply:
             return await self._checked(reply)

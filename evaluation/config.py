@@ -182,6 +182,15 @@ class FlipBudget(_Section):
         return self
 
 
+class HumanReviewSection(_Section):
+    """People compare both answers without knowing whose they are; until that review is closed the verdict is INCONCLUSIVE."""
+
+    min_win_rate: float = Field(gt=0, le=1, allow_inf_nan=False, description="share of prompts on which people prefer the candidate")
+    min_prompts: int = Field(default=100, ge=1, le=100_000, description="prompts that have to be judged, by every reviewer")
+    min_reviewers: int = Field(default=1, ge=1, le=100, description="people who have to judge all of them")
+    ties: Literal["half", "excluded"] = Field(default="half", description="a tie counts as half a win, or not at all")
+
+
 class GateSection(_Section):
     """When a candidate may take the champion's place. Every condition has to hold."""
 
@@ -198,6 +207,7 @@ class GateSection(_Section):
     )
     flip_budget: FlipBudget | None = Field(default=None, description="prompts that the champion passed and the candidate breaks")
     slices: tuple[SliceSection, ...] = Field(default=(), description="conditions on each topic, tag or language by itself")
+    human_review: HumanReviewSection | None = Field(default=None, description="a blind review by people is needed as well")
     require_champion: bool = Field(
         default=False, description="true: without a champion's scorecard the verdict is ERROR, also for a first release"
     )

@@ -2,7 +2,8 @@
 
 TunegateError
 ├── InputError
-│   └── SuiteError        a suite, rule or task file that cannot be used; carries all problems   exit 2
+│   ├── SuiteError        a suite, rule or task file that cannot be used; carries all problems   exit 2
+│   └── ReviewError       a blind review that cannot be made, voted in or closed like this       exit 2
 ├── EndpointError         the server under judgement did not answer as it must                   exit 1
 ├── ScoringError          answers that cannot be turned into numbers                             exit 1
 │   └── PatternTooSlow    a rule's regular expression ran out of time                            exit 1
@@ -29,6 +30,10 @@ class SuiteError(InputError):
             do="mend the lines above and run again",
         )
         self.problems = tuple(problems)
+
+
+class ReviewError(InputError):
+    """A blind review cannot be made, voted in or closed like this."""
 
 
 class EndpointError(TunegateError):

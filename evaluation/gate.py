@@ -15,6 +15,8 @@ from evaluation.config import GateSection, MetricName, SliceSection
 from evaluation.families import SliceClaim, any_better, none_shown_worse
 from evaluation.pairing import Pair, applies, number_in, number_of, pair_up, slices_of, unequal, unsound
 from evaluation.records import AnswerRecord, Condition, Outcome, Scorecard, Verdict
+from evaluation.review_condition import human_review
+from evaluation.review_records import ReviewResult
 from evaluation.statistics import Interval
 from evaluation.wording import count
 from training.records import digest_of
@@ -24,13 +26,16 @@ _NO_CHAMPION = "There is no champion yet: the conditions against one were not ju
 _Part = tuple[AnswerRecord, ...]
 
 
-def decide(candidate: Scorecard, champion: Scorecard | None, policy: GateSection, *, at: str | None = None) -> Verdict:
+def decide(
+    candidate: Scorecard, champion: Scorecard | None, policy: GateSection, review: ReviewResult | None = None, *, at: str | None = None
+) -> Verdict:
     """Judge a candidate; without a champion only the absolute conditions apply, unless the policy requires one.
 
     Args:
         candidate: its scorecard.
         champion: the scorecard of the model it would replace, on the same suite and settings.
         policy: the recipe's `gate` section.
+        review: the closed blind review of these two, where there is one.
         at: when, for the record; None is now. Nothing else depends on the clock.
     """
     conditions = [_enough(candidate, policy), *_own(candidate, policy)]
@@ -39,6 +44,8 @@ def decide(candidate: Scorecard, champion: Scorecard | None, policy: GateSection
     elif policy.require_champion:
         reason = "The policy requires a comparison, and there is no champion's scorecard."
         conditions.append(error("require_champion", "a champion's scorecard", reason))
+    if policy.human_review:
+        conditions.append(human_review(policy.human_review, review, candidate.digest, champion.digest if champion else None, policy.alpha))
     if len(conditions) == 1:
         conditions.append(error("policy", "at least one condition", "No condition applied, so nothing was judged."))
     return Verdict(

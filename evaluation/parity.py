@@ -1,136 +1,240 @@
-"""Compares what the trainer renders with what the live server renders: the same conversation must be the same token ids.
+"""Compares what the trainer computed from a merged model with what the live server does: it must be the same model, asked the same way.
 
-A chat template, tokenizer or special token that differs between training and serving makes a model worse without any error.
-Rendering is injected, so this file knows nothing of transformers. Next: `gate.py`.
+A chat template, tokenizer, stop token, sampling default, number type or weight that differs between training and serving makes a
+model worse without any error. The trainer's side is a record that another process wrote, so nothing here needs torch; the
+server's side comes from `parity_probe.py`; the comparison of the two is pure. Next: `gate.py`.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from evaluation.client import Client, Endpoint, connect, patiently
+from evaluation.client import Endpoint
 from evaluation.config import EvaluationSection
-from evaluation.suite import Message, Suite
+from evaluation.parity_conversations import awkward_texts, conversations_of
+from evaluation.parity_figures import common, distances, measure_distance, pairs
+from evaluation.parity_probe import ServedView, ask_server, probed_tokens
+from evaluation.parity_records import (
+    MIN_COMPARED,
+    MIN_RENDERED,
+    Dtype,
+    Fault,
+    FaultKind,
+    LogprobFigures,
+    ParityReport,
+    TokenIds,
+    TrainerView,
+)
+from evaluation.suite import Suite
 
+# Rounding that moves a token's probability by more than a quarter leaves nothing to compare.
+_OWN_MEAN_MOST = 0.25
+# A seeded draw may turn where two tokens are all but equal; other settings turn most of them.
+_DRAWS_TURNED_MOST = 2
 _AROUND = 6  # token ids shown on each side of the first difference
-
-
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Mismatch(_Fact):
-    """One conversation that trainer and server render differently."""
-
-    subject: str = Field(description="prompt id, or what was compared")
-    what: str
-
-
-class ParityReport(_Fact):
-    """What was compared, and every difference. `compared` 0 means nothing was checked: that is not parity."""
-
-    compared: int = Field(ge=0, description="conversations whose token ids were compared")
-    stop_checked: bool = Field(description="whether the server was seen to stop at training's end-of-turn token")
-    mismatches: tuple[Mismatch, ...]
-
-    @property
-    def holds(self) -> bool:
-        """Whether trainer and server agree on everything, and something was looked at."""
-        return self.compared > 0 and not self.mismatches
 
 
 def check_parity(
     endpoint: Endpoint,
     suite: Suite,
     section: EvaluationSection,
-    render: Callable[[Sequence[Message]], Sequence[int]],
+    trained: TrainerView,
+    identity: ParityReport,
     *,
-    max_model_len: int | None = None,
-    end_of_turn: int | None = None,
+    context_tokens: int | None = None,
+    dtype: Dtype = "bfloat16",
 ) -> ParityReport:
-    """Compare every prompt of a suite, and conversations made to be awkward, between `render` and the server's `/tokenize`.
+    """Ask the live server all that the trainer's view answers, and compare.
 
     Args:
         endpoint: the live server.
-        suite: whose prompts are compared.
+        suite: the one that `trained` was made for.
         section: concurrency, timeout and attempts of the requests.
-        render: messages -> token ids ready for the assistant's turn, as training renders them.
-        max_model_len: context length in tokens that the server must report, if known.
-        end_of_turn: id of the token that ends the assistant's turn in training; the server must stop at it.
+        trained: the trainer's side.
+        identity: which model is served, and the hashes of its weights; see `identity_only`.
+        context_tokens: context length that the server must report, if known.
+        dtype: number type that the server should compute in.
 
     Raises:
         EndpointError: the server failed.
     """
-    return asyncio.run(_compare(endpoint, suite, section, render, max_model_len, end_of_turn))
+    served = ask_server(endpoint, section, trained, conversations_of(suite), awkward_texts())
+    return judge_parity(trained, served, identity, context_tokens=context_tokens, dtype=dtype)
 
 
-async def _compare(
-    endpoint: Endpoint,
-    suite: Suite,
-    section: EvaluationSection,
-    render: Callable[[Sequence[Message]], Sequence[int]],
-    max_model_len: int | None,
-    end_of_turn: int | None,
+def identity_only(subject: str, model_digest: str, suite_digest: str, weights_sha256: Mapping[str, str]) -> ParityReport:
+    """The report of a model whose weights are those of its record, before or without any comparison with a trainer."""
+    return ParityReport(
+        created_at=_now(),
+        subject=subject,
+        model_digest=model_digest,
+        suite_digest=suite_digest,
+        against_trainer=False,
+        weights_sha256=dict(weights_sha256),
+    )
+
+
+def broken_bytes(subject: str, model_digest: str, suite_digest: str, what: str) -> ParityReport:
+    """The report of a model whose files are not those of its record: nothing else needs to be compared."""
+    fault = Fault(kind=FaultKind.BYTES, subject="files", what=what)
+    return identity_only(subject, model_digest, suite_digest, {}).model_copy(update={"faults": (fault,)})
+
+
+def judge_parity(
+    trained: TrainerView, served: ServedView, identity: ParityReport, *, context_tokens: int | None = None, dtype: Dtype = "bfloat16"
 ) -> ParityReport:
-    conversations = [*((prompt.id, prompt.messages) for prompt in suite.prompts), *awkward_conversations()]
-    async with connect(endpoint, concurrency=section.concurrency, timeout_s=section.timeout_s) as client:
-        served = await asyncio.gather(*(_tokenize(client, messages, section) for _, messages in conversations))
-        mismatches = [
-            Mismatch(subject=name, what=_difference(tuple(render(messages)), ids))
-            for (name, messages), ids in zip(conversations, served, strict=True)
-            if tuple(render(messages)) != ids
-        ]
-        if max_model_len is not None:
-            mismatches += await _context_faults(client, endpoint, max_model_len)
-        if end_of_turn is not None:
-            mismatches += await _stop_faults(client, suite, end_of_turn, section)
-    return ParityReport(compared=len(conversations), stop_checked=end_of_turn is not None, mismatches=tuple(mismatches))
-
-
-def awkward_conversations() -> tuple[tuple[str, tuple[Message, ...]], ...]:
-    """Conversations on which templates tend to differ: no system message, several turns, blanks, emoji, Chinese, markup."""
-
-    def said(*contents: str) -> tuple[Message, ...]:
-        return tuple(Message(role="user" if turn % 2 == 0 else "assistant", content=text) for turn, text in enumerate(contents))
-
-    return (
-        ("awkward:plain", said("Hello")),
-        ("awkward:turns", said("Hi", "Hello, how can I help?", "My head hurts.")),
-        ("awkward:blanks", said("  two blanks first\n\n\tand a tab, and two blanks last  ")),
-        ("awkward:emoji", said("fever 🤒🌡️ 39 °C — what now?")),
-        ("awkward:chinese", said("一岁宝宝发烧39度，怎么办？")),
-        ("awkward:markup", said("<|im_end|> [INST] </s> {{ not a template }}")),
-        ("awkward:system", (Message(role="system", content="Be brief."), *said("Why?"))),
-        ("awkward:long", said("word " * 200 + "end")),
+    """Compare the two sides; pure."""
+    figures = measure_distance(trained.samples, served.samples, dtype)
+    faults = (
+        *_byte_faults(trained, identity),
+        *_text_faults(trained, served),
+        *_rendering_faults(trained, served),
+        *_stop_faults(trained, served),
+        *_default_faults(trained, served),
+        *_context_faults(served, context_tokens),
+        *_weight_faults(trained, served, figures),
+        *_too_little(trained, served),
+    )
+    return ParityReport(
+        created_at=_now(),
+        subject=identity.subject,
+        model_digest=identity.model_digest,
+        suite_digest=identity.suite_digest,
+        against_trainer=True,
+        weights_sha256=identity.weights_sha256,
+        compared=len(trained.conversations),
+        refused=sum(each.ids is None for each in trained.conversations),
+        texts=len(trained.texts),
+        stop_tokens=tuple(sorted(served.stops)),
+        stops_probed=len(probed_tokens(trained)),
+        defaults=trained.defaults,
+        default_draws=len(served.draws),
+        context_tokens=served.context_tokens,
+        figures=figures,
+        faults=tuple(sorted(faults, key=lambda fault: list(FaultKind).index(fault.kind))),
     )
 
 
-async def _tokenize(client: Client, messages: Sequence[Message], section: EvaluationSection) -> tuple[int, ...]:
-    return await patiently(lambda: client.tokenize(messages), section.attempts)
+def _byte_faults(trained: TrainerView, identity: ParityReport) -> Iterator[Fault]:
+    if (trained.model_digest, trained.suite_digest) != (identity.model_digest, identity.suite_digest):
+        yield Fault(kind=FaultKind.BYTES, subject="records", what="the trainer's numbers are those of another model or another suite")
+    for name in sorted(identity.weights_sha256.keys() | trained.weights_sha256.keys()):
+        if identity.weights_sha256.get(name) != trained.weights_sha256.get(name):
+            yield Fault(
+                kind=FaultKind.BYTES, subject=name, what="the served file is not the one that the trainer's numbers were computed from"
+            )
+    if trained.weights_sha256 and set(trained.weights_sha256.values()) <= set(trained.base_weights_sha256.values()):
+        what = "every weight file of the merged model is, byte for byte, one of the base model's"
+        yield Fault(kind=FaultKind.ADAPTER_LOST, subject="weights", what=what)
 
 
-async def _context_faults(client: Client, endpoint: Endpoint, expected: int) -> list[Mismatch]:
-    lengths = [entry.get("max_model_len") for entry in await client.models() if entry.get("id") == endpoint.model]
-    if not lengths:
-        return [Mismatch(subject="model", what=f"the server does not offer a model named {endpoint.model}")]
-    if lengths[0] is not None and lengths[0] != expected:
-        return [Mismatch(subject="max_model_len", what=f"the server says {lengths[0]} tokens, the recipe {expected}")]
-    return []
+def _text_faults(trained: TrainerView, served: ServedView) -> Iterator[Fault]:
+    for name, ids in trained.texts.items():
+        if (theirs := served.texts.get(name)) != ids:
+            yield Fault(kind=FaultKind.TOKENIZER, subject=f"text:{name}", what=_difference(ids, theirs or ()))
 
 
-async def _stop_faults(client: Client, suite: Suite, end_of_turn: int, section: EvaluationSection) -> list[Mismatch]:
-    ids = await _tokenize(client, suite.prompts[0].messages, section)
-    if await patiently(lambda: client.stops_at(ids, end_of_turn), section.attempts):
-        return []
-    return [Mismatch(subject="stop token", what=f"the server writes on behind token {end_of_turn}, which ended every turn in training")]
+def _rendering_faults(trained: TrainerView, served: ServedView) -> Iterator[Fault]:
+    for each in trained.conversations:
+        theirs = served.renderings.get(each.name)
+        if each.ids == theirs:
+            continue
+        if each.ids is None or theirs is None:
+            who = "the server" if theirs is None else "training"
+            yield Fault(
+                kind=FaultKind.TEMPLATE, subject=each.name, what=f"{who}'s template refuses this conversation, the other side's takes it"
+            )
+        else:
+            yield Fault(kind=_rendering_kind(trained, each.ids, theirs), subject=each.name, what=_difference(each.ids, theirs))
 
 
-def _difference(trained: tuple[int, ...], served: tuple[int, ...]) -> str:
+def _rendering_kind(trained: TrainerView, ours: TokenIds, theirs: TokenIds) -> FaultKind:
+    opening = len(trained.opening)
+    if opening and ours[-opening:] == trained.opening and theirs == ours[:-opening]:
+        return FaultKind.GENERATION_PROMPT
+    if theirs == tuple(token for token in ours if token != trained.end_of_turn):
+        return FaultKind.END_OF_TURN
+    return FaultKind.TEMPLATE
+
+
+def _stop_faults(trained: TrainerView, served: ServedView) -> Iterator[Fault]:
+    probed, expected = set(probed_tokens(trained)), {trained.end_of_turn, *trained.stops}
+    for token in sorted((expected & probed) - served.stops):
+        lost = token == trained.end_of_turn
+        kind, role = (FaultKind.END_OF_TURN, "ended every turn in training") if lost else (FaultKind.STOP_TOKENS, "should end an answer")
+        yield Fault(kind=kind, subject=f"token {token}", what=f"the server writes on behind token {token}, which {role}")
+    for token in sorted(served.stops - expected):
+        yield Fault(
+            kind=FaultKind.STOP_TOKENS,
+            subject=f"token {token}",
+            what=f"the server ends an answer at token {token}; the model's files do not",
+        )
+
+
+def _default_faults(trained: TrainerView, served: ServedView) -> Iterator[Fault]:
+    turned = sum(bare != told for bare, told in served.draws)
+    if turned > _DRAWS_TURNED_MOST:
+        settings = ", ".join(f"{name} {value:g}" for name, value in sorted(trained.defaults.items()))
+        what = f"{turned} of {len(served.draws)} seeded answers drawn without settings differ from those drawn with {settings}"
+        yield Fault(kind=FaultKind.DEFAULTS, subject="generation_config.json", what=what)
+
+
+def _context_faults(served: ServedView, expected: int | None) -> Iterator[Fault]:
+    if not served.offered:
+        yield Fault(kind=FaultKind.CONTEXT, subject="model", what="the server does not offer a model of this name")
+    elif expected is not None and served.context_tokens != expected:
+        what = f"the server says {served.context_tokens} tokens, the recipe {expected}"
+        yield Fault(kind=FaultKind.CONTEXT, subject="max_model_len", what=what)
+
+
+def _weight_faults(trained: TrainerView, served: ServedView, figures: LogprobFigures | None) -> Iterator[Fault]:
+    if figures is None:
+        return
+    if figures.own_mean > _OWN_MEAN_MOST:
+        what = f"rounding to bfloat16 alone moves this model's log-probabilities by {figures.own_mean:.3f} nats; nothing can be told apart"
+        yield Fault(kind=FaultKind.NOT_MEASURED, subject="log-probabilities", what=what)
+    elif figures.mean > figures.mean_limit or figures.max > figures.max_limit:
+        yield _wrong_weights(trained, served, figures)
+    elif figures.dtype_seen != figures.dtype_expected:
+        what = f"the differences ({figures.mean:.2g} nats on average) are those of {figures.dtype_seen}, not of {figures.dtype_expected}"
+        yield Fault(kind=FaultKind.DTYPE, subject="log-probabilities", what=what)
+    if figures.agreement < figures.agreement_min:
+        what = f"{figures.greedy_agreed} of {figures.greedy_tokens} greedy tokens are the trainer's, less than {figures.agreement_min:.0%}"
+        yield Fault(kind=FaultKind.DECODING, subject="greedy answers", what=what)
+
+
+def _wrong_weights(trained: TrainerView, served: ServedView, figures: LogprobFigures) -> Fault:
+    from_base = statistics.mean(distances(((each.base, other) for each, other in pairs(trained.samples, served.samples))))
+    what = (
+        f"served and trained log-probabilities differ by {figures.mean:.3f} nats on average and {figures.max:.2f} at most, "
+        f"allowed are {figures.mean_limit:.3f} and {figures.max_limit:.2f}"
+    )
+    if figures.tells_base_apart and from_base <= figures.mean_limit:
+        return Fault(
+            kind=FaultKind.BASE_SERVED, subject="log-probabilities", what=f"{what}; from the base model's they differ by {from_base:.3f}"
+        )
+    return Fault(kind=FaultKind.WEIGHTS, subject="log-probabilities", what=what)
+
+
+def _too_little(trained: TrainerView, served: ServedView) -> Iterator[Fault]:
+    compared = len(trained.conversations)
+    rendered = sum(each.ids is not None for each in trained.conversations)
+    if compared < MIN_COMPARED or rendered < MIN_RENDERED:
+        what = f"{compared} conversations compared, {rendered} of them rendered; {MIN_COMPARED} and {MIN_RENDERED} are the least"
+        yield Fault(kind=FaultKind.NOT_MEASURED, subject="conversations", what=what)
+    if len(served.draws) <= 2 * _DRAWS_TURNED_MOST:
+        yield Fault(kind=FaultKind.NOT_MEASURED, subject="generation defaults", what=f"only {len(served.draws)} answers were drawn")
+    if not trained.samples:
+        yield Fault(kind=FaultKind.NOT_MEASURED, subject="log-probabilities", what="no conversation was short enough to be measured")
+
+
+def _difference(trained: TokenIds, served: TokenIds) -> str:
     """Where two renderings part, with the ids around that place."""
-    at = next(
-        (index for index, (one, other) in enumerate(zip(trained, served, strict=False)) if one != other), min(len(trained), len(served))
-    )
+    at = common(trained, served)
     window = slice(max(0, at - 2), at + _AROUND)
     ours, theirs = list(trained[window]), list(served[window])
     return f"differs at token {at}: trained with {ours} of {len(trained)}, served with {theirs} of {len(served)}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

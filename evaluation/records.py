@@ -34,30 +34,30 @@ class _Fact(BaseModel):
 class Grade(_Fact):
     """What a judge model said of an answer; `passed` is None where it said nothing that can be understood."""
 
-    passed: bool | None
-    reason: str
+    passed: bool | None = Field(description="None where it said nothing that can be understood")
+    reason: str = Field(description="its words, or why there are none")
 
 
 class AnswerRecord(TextScores):
     """One prompt, one answer, and everything measured about it."""
 
-    prompt_id: str
+    prompt_id: str = Field(description="as in the suite")
     repetition: int = Field(default=0, ge=0, description="from 0: which of several answers to the prompt this is, and its seed")
-    topic: str
-    tags: tuple[str, ...] = ()
+    topic: str = Field(description="as in the suite")
+    tags: tuple[str, ...] = Field(default=(), description="as in the suite")
     messages: tuple[Message, ...] = Field(description="as sent, the system prompt included")
-    reference: str = Field(description="'' where only rules judge")
-    answer: str
-    finish_reason: str
+    reference: str = Field(description="the suite's good answer; '' where only rules judge")
+    answer: str = Field(description="the model's text, as it came")
+    finish_reason: str = Field(description="as the server says: stop, or length where it was cut off")
     latency_s: Number = Field(ge=0, description="from sending the request to its last byte")
     ttft_s: Number | None = Field(default=None, ge=0, description="to the first token with text; None for an empty answer")
-    completion_tokens: int | None = None
-    rules: tuple[RuleResult, ...] = ()
+    completion_tokens: int | None = Field(default=None, description="of the answer, as the server counts; None where it does not")
+    rules: tuple[RuleResult, ...] = Field(default=(), description="every rule that holds for the prompt, kept or broken")
     label: str | None = Field(default=None, description="the prompt's true label, in a classification suite")
     predicted_label: str | None = Field(default=None, description="the label that the answer gives; None: none, or several")
     grade: Grade | None = Field(default=None, description="a judge model's, where the recipe has one")
     reference_logprob: Number | None = Field(default=None, le=0, description="natural log, summed over the reference's tokens")
-    reference_tokens: int | None = None
+    reference_tokens: int | None = Field(default=None, description="of the reference, as the server cuts it")
 
     @property
     def truncated(self) -> bool:
@@ -82,30 +82,30 @@ class AnswerRecord(TextScores):
 class TaskScore(_Fact):
     """One lm-eval task run against the same endpoint. `correct` has one entry per item, in the task's own order."""
 
-    task: str
+    task: str = Field(description="name of the task")
     metric: str = Field(description="lm-eval's metric that says whether an item is correct, e.g. acc or exact_match")
     terms: str = Field(description="digest of items, few-shot examples and API: results of other terms cannot be compared")
-    accuracy: Number = Field(ge=0, le=1)
-    correct: tuple[bool, ...]
+    accuracy: Number = Field(ge=0, le=1, description="share of items answered correctly")
+    correct: tuple[bool, ...] = Field(description="item by item, in the task's own order")
 
 
 class Scorecard(Record):
     """One model on one suite, measured over the API of the server that runs it."""
 
     subject: str = Field(description="for people: a release id or 'candidate'")
-    model_digest: str
-    suite_name: str
-    suite_version: int
-    suite_digest: str
-    language: Literal["en", "zh"]
-    generation: Generation
-    concurrency: int
+    model_digest: str = Field(description="of the record of the model that the server ran")
+    suite_name: str = Field(description="as the suite calls itself")
+    suite_version: int = Field(description="raised by hand when prompts or references change")
+    suite_digest: str = Field(description="of all that can change a score; scores of different digests are never compared")
+    language: Literal["en", "zh"] = Field(description="how words are cut for BLEU and ROUGE")
+    generation: Generation = Field(description="how answers were generated")
+    concurrency: int = Field(description="requests in flight; latency was measured under this load")
     repetitions: int = Field(default=1, description="answers per prompt; those of one prompt stand together")
-    bleu_signature: str
-    chrf_signature: str
+    bleu_signature: str = Field(description="sacrebleu's signature of how BLEU was computed")
+    chrf_signature: str = Field(description="the same for chrF")
     task_terms: tuple[str, ...] = Field(default=(), description="of the tasks in order: two scorecards with other terms are not compared")
-    answers: tuple[AnswerRecord, ...]
-    tasks: tuple[TaskScore, ...] = ()
+    answers: tuple[AnswerRecord, ...] = Field(description="in the suite's order; those of one prompt stand together")
+    tasks: tuple[TaskScore, ...] = Field(default=(), description="lm-eval tasks, where the recipe asks for forgetting")
     metrics: dict[MetricName, Number | None] = Field(description="every number the gate can judge; None where it was not measured")
 
 
@@ -113,7 +113,7 @@ class Condition(_Fact):
     """One condition of the policy and how it came out."""
 
     name: str = Field(description="as in the recipe, e.g. must.rule_pass_rate, or slices.topic=sleep.must.rule_pass_rate")
-    metric: MetricName | None = None
+    metric: MetricName | None = Field(default=None, description="the metric it judges; None for conditions of another kind")
     slice: str | None = Field(default=None, description="where it was judged on a part of the prompts: topic=…, tag=… or language=…")
     prompts: int | None = Field(default=None, description="how many prompts the number is made of")
     measured: Number | None = Field(default=None, description="the candidate's number")
@@ -128,7 +128,7 @@ class Condition(_Fact):
     detectable: Number | None = Field(default=None, description="the smallest change that so many prompts show 4 times in 5")
     p_value: Number | None = Field(default=None, description="of the claim; corrected where the policy makes one of several claims do")
     broken: tuple[str, ...] = Field(default=(), description="flip_budget: the prompts that the champion passed and the candidate does not")
-    outcome: Outcome
+    outcome: Outcome = Field(description="how it came out")
     sentence: str = Field(description="plain words")
 
 
@@ -137,11 +137,11 @@ class Verdict(Record):
 
     candidate_digest: str = Field(description="of the candidate's scorecard")
     champion_digest: str | None = Field(description="of the champion's scorecard")
-    suite_digest: str
-    policy_digest: str
-    outcome: Outcome
-    conditions: tuple[Condition, ...]
-    notes: tuple[str, ...] = ()
+    suite_digest: str = Field(description="of the suite that both answered")
+    policy_digest: str = Field(description="of the recipe's gate section")
+    outcome: Outcome = Field(description="the worst outcome of all conditions; only PASS promotes")
+    conditions: tuple[Condition, ...] = Field(description="every condition of the policy")
+    notes: tuple[str, ...] = Field(default=(), description="what was not judged, and why")
 
     @property
     def promotes(self) -> bool:

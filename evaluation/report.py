@@ -1,176 +1,132 @@
-"""The verdict as one self-contained HTML page: reasons first, then numbers, then every broken rule with both answers side by side.
+"""The verdict as one self-contained HTML page: reasons first, then numbers, then every prompt with both answers side by side.
 
-Everything that comes from a model or a suite passes through Jinja's autoescaping; evidence is highlighted by cutting an answer
-into pieces, never by building markup from it. The page needs no network and follows the reader's light or dark setting.
+Everything that comes from a model or a suite is made visible and passes through Jinja's autoescaping. The page's policy lets only
+its own script and style run, named by their hashes, so text that got out of its place could do nothing; it needs no network, and
+without its script it shows the same, unfiltered. Next: `report.html.j2`; `report_markdown.py` says the same for terminals.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import base64
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from evaluation.aggregates import METRICS
-from evaluation.config import GateSection, MetricName
-from evaluation.gate import difference
-from evaluation.records import AnswerRecord, Condition, Scorecard, Verdict
-from evaluation.rules import SEVERITIES, RuleResult
+from evaluation import report_text as text
+from evaluation.report_answers import CHANGES, Change, answer_rows, count_changes, rule_rows
+from evaluation.report_charts import forest, latency_curves, length_bars
+from evaluation.report_numbers import number_rows, slices
+from evaluation.report_provenance import Evidence, chain
+from evaluation.rules import SEVERITIES
 from training.atomic import write_text
-from training.records import DatasetManifest, MergedModel
+from training.data.report_text import visible
+from training.records import MergedModel, MergeMeasurement
 
-_TEMPLATE = "report.html.j2"
-_LATENCIES: tuple[MetricName, ...] = ("latency_p50_s", "latency_p95_s", "ttft_p50_s", "ttft_p95_s")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of an answer; `mark` is "" or the role of the evidence in it."""
-
-    text: str
-    mark: str
+_FOLDER = Path(__file__).parent
+_LONGEST_TEXT = 8000
+_OPENED = 3
 
 
-@dataclass(frozen=True)
-class Side:
-    """One model's answer to a prompt, ready to print."""
-
-    subject: str
-    pieces: tuple[Piece, ...]
-    broken: tuple[RuleResult, ...]
-    finish_reason: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """A prompt on which at least one of the two models broke a rule."""
-
-    answer: AnswerRecord
-    change: str
-    severity: str
-    sides: tuple[Side, ...]
-
-
-@dataclass(frozen=True)
-class NumberRow:
-    """One metric, of both models, with the interval of their difference."""
-
-    name: str
-    unit: str
-    ours: str
-    theirs: str
-    difference: str
-    interval: str
-    better: bool | None
-
-
-def write_report(
-    path: Path,
-    candidate: Scorecard,
-    champion: Scorecard | None,
-    verdict: Verdict,
-    *,
-    merged: MergedModel | None = None,
-    dataset: DatasetManifest | None = None,
-) -> None:
+def write_report(path: Path, evidence: Evidence) -> None:
     """Write the page to `path`, in one step."""
-    template = _environment().get_template(_TEMPLATE)
-    page = template.render(
-        candidate=candidate,
-        champion=champion,
-        verdict=verdict,
-        merged=merged,
-        dataset=dataset,
-        failed_first=sorted(verdict.conditions, key=_worst_first),
-        numbers=list(_numbers(candidate, champion)),
-        latencies=[(name, candidate.metrics.get(name), champion.metrics.get(name) if champion else None) for name in _LATENCIES],
-        cases=sorted(_cases(candidate, champion), key=_most_severe_first),
-        show=_show,
-        show_interval=_show_interval,
+    write_text(path, render_report(evidence))
+
+
+def render_report(evidence: Evidence) -> str:
+    """The page."""
+    candidate, champion, policy = evidence.candidate, evidence.champion, evidence.policy
+    answers = answer_rows(candidate, champion)
+    changes = count_changes(answers)
+    numbers = number_rows(candidate, champion, evidence.verdict, policy)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            script=_own("report.js"),
+            style=_own("report.css"),
+            candidate=candidate,
+            champion=champion,
+            verdict=evidence.verdict,
+            consequence=text.consequence(evidence.verdict),
+            conditions=text.worst_first(evidence.verdict.conditions),
+            figures=_figures(evidence, changes),
+            confidence=f"{1 - 2 * policy.alpha:.0%}".replace("%", " %"),
+            numbers=[(row, forest(row.difference, row.higher_is_better) if row.difference else None) for row in numbers],
+            slices=slices(candidate, champion, policy.alpha),
+            rules=rule_rows(candidate, champion),
+            answers=answers,
+            opened=min(_OPENED, changes.get("broken", 0)),
+            changes=changes,
+            change_names=CHANGES,
+            severities=[severity for severity in SEVERITIES if any(row.severity == severity for row in answers)],
+            topics=sorted({row.topic for row in answers}),
+            curves=latency_curves(candidate, champion),
+            bars=length_bars(candidate, champion),
+            parity=evidence.parity,
+            merged=evidence.merged,
+            merges=_merges(evidence.merged) if evidence.merged else [],
+            chain=chain(evidence),
+            versions=evidence.versions,
+        )
     )
-    write_text(path, page)
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {
+        "number": text.number,
+        "percent": text.percent,
+        "moment": text.moment,
+        "interval": text.interval,
+        "difference": text.in_words,
+        "ends": text.ends,
+        "margin": text.margin,
+        "count": lambda number: f"{number:,}",
+        "place": lambda share: f"{share:.2f}",
+        "sha256": lambda own: base64.b64encode(hashlib.sha256(own.encode()).digest()).decode(),
+    }
+    return environment
 
 
-def _worst_first(condition: Condition) -> int:
-    return ("ERROR", "FAIL", "INCONCLUSIVE", "PASS").index(condition.outcome.value)
+def _shown(value: Any) -> Any:
+    """What the template prints: no text goes onto the page with characters that cannot be seen."""
+    return visible(value, _LONGEST_TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _numbers(candidate: Scorecard, champion: Scorecard | None) -> Iterator[NumberRow]:
-    for name, metric in METRICS.items():
-        ours, theirs = candidate.metrics.get(name), champion.metrics.get(name) if champion else None
-        if ours is None and theirs is None:
-            continue
-        change, interval, better = "", "", None
-        if ours is not None and theirs is not None and champion is not None:
-            change = f"{ours - theirs:+.4g}"
-            better = None if ours == theirs else (ours > theirs) == metric.higher_is_better
-            interval = _difference_interval(name, candidate, champion)
-        yield NumberRow(name, metric.unit, _show(ours), _show(theirs), change, interval, better)
+def _own(name: str) -> Markup:
+    """A file of ours that is part of the page as it is."""
+    return Markup((_FOLDER / name).read_text(encoding="utf-8"))  # noqa: S704  # no value of anybody's is put into it
 
 
-def _difference_interval(name: MetricName, candidate: Scorecard, champion: Scorecard) -> str:
-    """Two-sided 90 % interval of the paired difference; empty when the two cannot be compared."""
-    interval = difference(candidate, champion, name, GateSection(resamples=400))
-    return "" if interval is None else _show_interval((interval.low, interval.high))
+def _figures(evidence: Evidence, changes: Mapping[Change, int]) -> list[tuple[str, str, str]]:
+    """(name, number, tone) of the few numbers a person asks for first."""
+    metrics = evidence.candidate.metrics
+    kept, critical = metrics.get("rule_pass_rate"), metrics.get("critical_failures")
+    found = [("Prompts", f"{len(evidence.candidate.answers):,}", "")]
+    if kept is not None:
+        found.append(("Keep all rules", text.percent(kept), ""))
+    if critical is not None:
+        found.append(("Critical failures", f"{critical:.0f}", "bad" if critical else ""))
+    if evidence.champion is None:
+        return found
+    tones = {"broken": "bad", "fixed": "good"}
+    kinds: tuple[Change, ...] = ("broken", "fixed", "changed", "same")
+    return found + [
+        (CHANGES[kind].capitalize(), f"{changes.get(kind, 0):,}", tones.get(kind, "") if changes.get(kind) else "") for kind in kinds
+    ]
 
 
-def _cases(candidate: Scorecard, champion: Scorecard | None) -> Iterator[Case]:
-    theirs = {answer.prompt_id: answer for answer in champion.answers} if champion else {}
-    for answer in candidate.answers:
-        other = theirs.get(answer.prompt_id)
-        broken = (*answer.broken, *(other.broken if other else ()))
-        if not broken:
-            continue
-        change = (
-            "broken by both"
-            if answer.broken and other and other.broken
-            else "broken by the candidate"
-            if answer.broken
-            else "fixed by the candidate"
-        )
-        severity = min((result.severity for result in (answer.broken or broken)), key=SEVERITIES.index)
-        sides = [_side(candidate.subject, answer)] + ([_side(champion.subject, other)] if champion and other else [])
-        yield Case(answer=answer, change=change, severity=severity, sides=tuple(sides))
-
-
-def _most_severe_first(case: Case) -> tuple[bool, int, str]:
-    return case.change == "fixed by the candidate", SEVERITIES.index(case.severity), case.answer.prompt_id
-
-
-def _side(subject: str, answer: AnswerRecord) -> Side:
-    return Side(subject=subject, pieces=cut_pieces(answer.answer, answer.rules), broken=answer.broken, finish_reason=answer.finish_reason)
-
-
-def cut_pieces(answer: str, results: Sequence[RuleResult]) -> tuple[Piece, ...]:
-    """Cut an answer where its evidence begins and ends. Forbidden wins over denied, and that over meant."""
-    marks = [""] * len(answer)
-    spans = [span for result in results for span in result.evidence]
-    for role in ("meant", "denied", "forbidden"):
-        for span in spans:
-            if span.role == role:
-                marks[span.start : span.end] = [role] * (span.end - span.start)
-    pieces: list[Piece] = []
-    start = 0
-    for at in range(1, len(answer) + 1):
-        if at == len(answer) or marks[at] != marks[start]:
-            pieces.append(Piece(answer[start:at], marks[start]))
-            start = at
-    return tuple(pieces)
-
-
-def _show(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _show_interval(interval: tuple[float | None, float | None] | None) -> str:
-    return "" if interval is None else f"{_show(interval[0])} … {_show(interval[1])}"
+def _merges(merged: MergedModel) -> list[tuple[str, MergeMeasurement]]:
+    """The adapter as it was trained, then every merge of it."""
+    certificate = merged.certificate
+    found = [(f"{each.variant}{' (kept)' if each.variant == certificate.chosen else ''}", each) for each in certificate.measurements]
+    return [("adapter as trained", certificate.trained), *found]

@@ -70,11 +70,11 @@ class RuleBook(_Frozen):
 class RuleResult(_Frozen):
     """How one answer fares under one rule."""
 
-    rule_id: str
-    severity: Severity
-    passed: bool
+    rule_id: str = Field(description="as in the rule file")
+    severity: Severity = Field(description="critical: zero tolerance at the gate")
+    passed: bool = Field(description="whether the answer keeps the rule")
     reason: str = Field(description="one sentence")
-    evidence: tuple[Span, ...] = ()
+    evidence: tuple[Span, ...] = Field(default=(), description="where in the answer")
 
 
 class Turn(Protocol):

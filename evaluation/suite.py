@@ -29,8 +29,8 @@ class _Frozen(BaseModel):
 class Message(_Frozen):
     """One turn of a conversation."""
 
-    role: Role
-    content: str
+    role: Role = Field(description="who says it")
+    content: str = Field(description="what is said")
 
 
 class Generation(_Frozen):

@@ -15,6 +15,7 @@ import typer
 from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from flows.gate_cli import gate_app
+from flows.review_cli import review_app
 from flows.rules_cli import rules_app
 from training.errors import TunegateError
 
@@ -36,6 +37,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Look through data before it i
 app.add_typer(data_app, name="data")
 app.add_typer(rules_app, name="rules")
 app.add_typer(gate_app, name="gate")
+app.add_typer(review_app, name="review")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]

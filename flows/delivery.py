@@ -139,6 +139,7 @@ def _closing(console: Console, judged: Judged, release: Release, settings: Setti
     url = f"http://{settings.host}:{settings.port}"
     following = {
         State.LIVE: f'tunegate ask {release.public_name} "My chest hurts and my left arm is numb"',
+        State.CANDIDATE: f"tunegate review create {release.id} --reviewer NAME",
         State.AWAITING_APPROVAL: f"tunegate approve {release.id} --as NAME",
         State.APPROVED: f"tunegate run RECIPE  (promotes {release.id})",
     }.get(release.state, f"tunegate show {release.id}")

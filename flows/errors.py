@@ -41,4 +41,8 @@ class SwitchFailed(TunegateError):
 
 
 class ParityBroken(TunegateError):
-    """The live server renders conversations in another way than training did; the release is rejected."""
+    """The live server is not the model that was trained, or is asked in another way; the release is rejected."""
+
+
+class NothingJudged(InputError):
+    """A release that was never judged on this machine."""

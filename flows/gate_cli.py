@@ -68,7 +68,7 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """What the recipe's suite is able to show: the smallest changes it detects, and conditions that nothing could pass."""
-    from evaluation.suite import load_suite
+    from evaluation.suite_union import load_suites
     from flows.gate_power import needs_of, show_needs
     from flows.gate_words import read_card
     from flows.recipe import load_recipe
@@ -78,6 +78,6 @@ def power(
         raise InputError("give both --candidate and --champion, or neither", why="noise is that of a difference", do="name both scorecards")
     loaded = load_recipe(recipe)
     cards = (read_card(candidate), read_card(champion)) if candidate and champion else None
-    needs = needs_of(load_suite(loaded.evaluation.suite), loaded.gate, changed, cards)
+    needs = needs_of(load_suites(loaded.evaluation.suites), loaded.gate, changed, cards)
     typer.echo(json.dumps([vars(need) for need in needs], indent=2, ensure_ascii=False)) if as_json else show_needs(console, needs)
     raise typer.Exit(BAD_INPUT if any(need.impossible for need in needs) else DONE)

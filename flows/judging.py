@@ -10,20 +10,31 @@ from pathlib import Path
 from evaluation.client import Endpoint
 from evaluation.gate import decide
 from evaluation.lm_eval_tasks import forgetting_terms
+from evaluation.parity import broken_bytes, identity_only
+from evaluation.parity_records import ParityReport, TrainerView
 from evaluation.records import Scorecard, Verdict
 from evaluation.report import write_report
+from evaluation.report_markdown import markdown_report
+from evaluation.review_condition import waits_for_review
+from evaluation.review_records import ReviewResult
+from evaluation.review_votes import RESULT_FOLDER
 from evaluation.scoring import load_reference_tools, score_endpoint
 from evaluation.suite_union import load_suites
+from flows.cases import Case, case_folder, evidence_of
 from flows.errors import ParityBroken
-from flows.rendering import Renders, compare, in_words
+from flows.rendering import compare, in_words, require, weights_of
 from flows.serving_control import ensure_server, start_slot
-from flows.stages import Finished, Line
+from flows.stages import Finished, Line, base_folder
+from serving.artefact import verify_artefact
 from serving.lifecycle import State
 from serving.records import Release
+from training.atomic import write_text
+from training.errors import RecordError
 from training.progress import silent
 from training.records import RECORD_NAME, BaseModelRecord, DatasetManifest, MergedModel, digest_of
 
-REPORT_NAME = "report.html"
+REPORT_NAME, REPORT_MARKDOWN = "report.html", "report.md"
+PARITY_FOLDER = "parity"  # beside a scorecard, and again beside the verdict that it is evidence for
 # Long enough to judge and to be asked for an approval; nobody's GPU waits longer for a person.
 CANDIDATE_LEASE_S = 1800.0
 _WAITING = (State.AWAITING_APPROVAL, State.APPROVED)
@@ -75,7 +86,8 @@ def register(line: Line, merged: Finished[MergedModel]) -> Release:
 def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None = None) -> Finished[Scorecard]:
     """The release's scorecard on the recipe's suite, measured over its own API; kept by model, suite and settings.
 
-    With `merged`, the server must first render conversations as training did.
+    With `merged`, the server must first do all that the trainer computes from that model; without, its weights must be those of
+    their record. Which of the two, and every figure, is in the parity report beside the scorecard.
 
     Raises:
         ParityBroken: it does not; the release is rejected.
@@ -85,13 +97,13 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
     tasks = forgetting_terms(section.forgetting)
     terms = settings | {"suite": suite.digest, "tasks": tasks, "serving": release.serving.model_dump(mode="json")}
     out = line.settings.home / "scorecards" / f"{release.model_digest[:12]}-{digest_of(terms)[:12]}"
-    if (out / RECORD_NAME).exists():
+    if (out / RECORD_NAME).exists() and _parity_is_known(out / PARITY_FOLDER, merged):
         card = Scorecard.read(out)
         line.display.reused(f"judge {release.id}", _in_words(card))
         return Finished(card, out)
     if section.forgetting is not None:
         line.tasks.warm_up(section.forgetting)  # its imports pass while the engine starts
-    endpoint = _start(line, release, merged)
+    endpoint = _start(line, release, merged, out / PARITY_FOLDER)
     with line.display.stage(f"judge {release.id}") as shown:
         card = score_endpoint(
             endpoint,
@@ -117,45 +129,81 @@ def gate(
 ) -> Judged:
     """Decide, write the report, and move the release on: to `awaiting_approval` after a PASS, to `rejected` after anything else.
 
-    A release that waits on another verdict than this one is rejected, and its model becomes a new release.
+    Where only a blind review is missing, it stays a candidate. A release that waits on another verdict than this one is rejected, and
+    its model becomes a new release.
+
+    Raises:
+        ParityBroken: the candidate's parity report is not one of this model, or does not hold.
     """
+    parity = ParityReport.read(candidate.folder / PARITY_FOLDER)
+    require(parity, release.model_digest)
     against = champion.record if champion else None
-    verdict = decide(candidate.record, against, line.recipe.gate)
-    folder = line.folder(
-        "verdict", {"candidate": verdict.candidate_digest, "champion": verdict.champion_digest, "policy": verdict.policy_digest}
-    )
+    review = _review(line, candidate.record, against)
+    verdict = decide(candidate.record, against, line.recipe.gate, review)
+    inputs = {"candidate": verdict.candidate_digest, "champion": verdict.champion_digest, "policy": verdict.policy_digest}
+    folder = line.folder("verdict", inputs | ({"review": review.digest} if review else {}))
     report = folder / REPORT_NAME
     folder.mkdir(parents=True, exist_ok=True)
-    write_report(report, candidate.record, against, verdict, merged=merged.record, dataset=dataset.record)
+    evidence = evidence_of(line.recipe, candidate.record, against, verdict, merged.record, dataset.record, parity)
+    write_report(report, evidence)
+    write_text(folder / REPORT_MARKDOWN, markdown_report(evidence))
+    parity.write(folder / PARITY_FOLDER)
     verdict.write(folder)
-    if release.state in _WAITING and release.evidence_digest != evidence_digest(release.model_digest, verdict):
+    if release.state in _WAITING and release.evidence_digest != evidence_digest(release.model_digest, verdict, parity):
         # An approval of the older verdict would promote what this one may refuse.
         line.registry.reject(release.id, line.requester, f"judged again on other terms: {verdict.outcome}")
         line.registry.release_slot(release.id)
         release = register(line, merged)
     if release.state is State.CANDIDATE:
-        release = _move_on(line, release, verdict, report)
+        release = _move_on(line, release, verdict, parity, report, review)
+    case = Case(
+        created_at=verdict.created_at,
+        release=release.id,
+        recipe=line.recipe,
+        candidate=candidate.folder,
+        champion=champion.folder if champion else None,
+        merged=merged.folder,
+        dataset=dataset.folder,
+    )
+    case.write(case_folder(line.settings.home, release.id))
     return Judged(release, verdict, folder, candidate.record, against)
 
 
-def evidence_digest(model_digest: str, verdict: Verdict) -> str:
-    """What an approver signs: this model, and this verdict with the digests of both scorecards in it."""
-    return digest_of({"model": model_digest, "verdict": verdict.digest})
+def review_folder(home: Path, candidate_digest: str, champion_digest: str) -> Path:
+    """Where the blind review of two scorecards is kept."""
+    return home / "reviews" / f"{candidate_digest[:12]}-{champion_digest[:12]}"
 
 
-def _start(line: Line, release: Release, merged: Finished[MergedModel] | None) -> Endpoint:
-    """Start the slot; meanwhile import, and render what the trainer would ask; compare when the server is there."""
-    with ThreadPoolExecutor(max_workers=2) as beside:
+def evidence_digest(model_digest: str, verdict: Verdict, parity: ParityReport) -> str:
+    """What an approver signs: this model, this verdict with the digests of both scorecards in it, and this parity report."""
+    return digest_of({"model": model_digest, "verdict": verdict.digest, "parity": parity.digest})
+
+
+def _parity_is_known(folder: Path, merged: Finished[MergedModel] | None) -> bool:
+    if not (folder / RECORD_NAME).exists():
+        return False
+    report = ParityReport.read(folder)
+    return report.holds and (report.against_trainer or merged is None)
+
+
+def _start(line: Line, release: Release, merged: Finished[MergedModel] | None, out: Path) -> Endpoint:
+    """Start the slot; meanwhile import, hash the weights and compute what the trainer would do; compare when the server is there."""
+    with ThreadPoolExecutor(max_workers=3) as beside:
         beside.submit(load_reference_tools, load_suites(line.recipe.evaluation.suites).language)
-        rendering = beside.submit(_render, line, merged) if merged else None
+        weights = beside.submit(_weights, line, release)
+        trained = beside.submit(view_of_trainer, line, merged) if merged else None
         with line.display.stage(f"start {release.id}") as shown:
             endpoint = start_slot(line.registry, line.settings, release, CANDIDATE_LEASE_S, shown.report)
-        if rendering is None:
+        if trained is None:
+            _identity(weights.result()).write(out)
             return endpoint
         with line.display.stage(f"parity {release.id}") as shown:
-            renders = rendering.result()
+            identity = weights.result()
+            report = identity if identity.faults else compare(endpoint, line.recipe, trained.result(), identity)
+            report.write(out)
+            shown.note = in_words(report)
             try:
-                shown.note = in_words(compare(endpoint, line.recipe, renders, release.id))
+                require(report, release.model_digest)
             except ParityBroken as error:
                 line.registry.release_slot(release.id)
                 line.registry.reject(release.id, line.requester, error.what)
@@ -163,17 +211,51 @@ def _start(line: Line, release: Release, merged: Finished[MergedModel] | None) -
     return endpoint
 
 
-def _render(line: Line, merged: Finished[MergedModel]) -> Renders:
-    suite = load_suites(line.recipe.evaluation.suites)
-    out = line.folder("render", {"model": merged.record.digest, "suite": suite.digest})
+def _weights(line: Line, release: Release) -> ParityReport:
+    """Whether the release's files are, byte for byte, those of its record."""
+    suite_digest = load_suites(line.recipe.evaluation.suites).digest
+    try:
+        weights = weights_of(verify_artefact(release))
+    except RecordError as error:
+        return broken_bytes(release.id, release.model_digest, suite_digest, error.what)
+    return identity_only(release.id, release.model_digest, suite_digest, weights)
+
+
+def _identity(report: ParityReport) -> ParityReport:
+    # A model in production is not rejected for what somebody did to its folder: its server keeps the weights it has loaded.
+    if report.faults:
+        raise RecordError(report.faults[0].what, why="these are not the weights in production", do="restore the folder, or roll back")
+    return report
+
+
+def view_of_trainer(line: Line, merged: Finished[MergedModel]) -> TrainerView:
+    """What training makes of the merged model, for parity; computed once for a model, a suite and a context length."""
+    inputs = {
+        "model": merged.record.digest,
+        "suite": load_suites(line.recipe.evaluation.suites).digest,
+        "context": line.recipe.serving.max_model_len,
+    }
+    out = line.folder("render", inputs)
     if not (out / RECORD_NAME).exists():
-        line.run(line.request("render", out, merged=merged.folder), silent)
-    return Renders.read(out)
+        line.run(line.request("render", out, merged=merged.folder, base=base_folder(line)), silent)
+    return TrainerView.read(out)
 
 
-def _move_on(line: Line, release: Release, verdict: Verdict, report: Path) -> Release:
+def _review(line: Line, candidate: Scorecard, champion: Scorecard | None) -> ReviewResult | None:
+    """The closed review of these two, where the policy asks for one and there is one."""
+    if champion is None or line.recipe.gate.human_review is None:
+        return None
+    folder = review_folder(line.settings.home, candidate.digest, champion.digest) / RESULT_FOLDER
+    return ReviewResult.read(folder) if (folder / RECORD_NAME).exists() else None
+
+
+def _move_on(line: Line, release: Release, verdict: Verdict, parity: ParityReport, report: Path, review: ReviewResult | None) -> Release:
     if verdict.promotes and line.recipe.purpose == "production":
-        return line.registry.submit(release.id, evidence_digest(release.model_digest, verdict), report, line.requester)
+        return line.registry.submit(release.id, evidence_digest(release.model_digest, verdict, parity), report, line.requester)
+    if waits_for_review(verdict, review) and line.recipe.purpose == "production":
+        line.registry.release_slot(release.id)
+        line.display.say(f"  {release.id} waits for human review: tunegate review create {release.id} --reviewer NAME")
+        return release
     broken = [condition.name for condition in verdict.conditions if condition.outcome is not verdict.outcome.PASS]
     reason = f"gate: {verdict.outcome} ({', '.join(broken)})" if broken else "an experiment is never promoted"
     line.registry.release_slot(release.id)

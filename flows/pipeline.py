@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import data_drift, judging, promotion, stages
+from flows.artifacts import of_data, of_verdict, published
 from flows.judging import Judged
 from flows.promotion import open_switchboard
 from flows.stages import Finished, open_line
@@ -23,7 +24,7 @@ from training.records import AdapterArtifact
 _stage = task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)
 
 fetch_base = _stage(stages.fetch_base)
-prepare = _stage(stages.prepare)
+prepare = _stage(published(stages.prepare, "data-report", of_data))
 look_for_drift = _stage(data_drift.look_for_drift)
 sft = _stage(stages.sft)
 prefer = _stage(stages.prefer)
@@ -32,7 +33,7 @@ keep_champion_serving = _stage(judging.keep_champion_serving)
 register = _stage(judging.register)
 remember_data = _stage(data_drift.remember_data)
 evaluate = _stage(judging.evaluate)
-gate = _stage(judging.gate)
+gate = _stage(published(judging.gate, "verdict", of_verdict))
 switch = _stage(promotion.switch)
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import aiohttp
 from pydantic import SecretStr
 
+from evaluation.parity_records import ParityReport
 from evaluation.records import Verdict
 from flows.display import Display, make_console
 from flows.errors import ServingFailed
-from flows.judging import evidence_digest
+from flows.judging import PARITY_FOLDER, evidence_digest
 from flows.serving_control import open_registry, start_slot
 from serving.artefact import verify_artefact
 from serving.errors import EvidenceMismatch
@@ -33,13 +34,14 @@ def check_evidence(release: Release) -> str:
     """The digest of what is on disk now; it must be what was approved.
 
     Raises:
-        EvidenceMismatch: the verdict or the model is not what was signed.
+        EvidenceMismatch: the verdict, the parity report or the model is not what was signed.
         RecordError: a record or a file of the model is missing or altered.
     """
     if release.report_path is None or release.evidence_digest is None:
         raise EvidenceMismatch(f"{release.id} was never submitted with evidence", do="tunegate run RECIPE")
     verify_artefact(release)
-    found = evidence_digest(release.model_digest, Verdict.read(release.report_path.parent))
+    folder = release.report_path.parent
+    found = evidence_digest(release.model_digest, Verdict.read(folder), ParityReport.read(folder / PARITY_FOLDER))
     if found != release.evidence_digest:
         raise EvidenceMismatch(
             f"{release.id}: the evidence on disk is {found[:12]}, signed was {release.evidence_digest[:12]}",

@@ -1,4 +1,4 @@
-"""Writes the tables of every recipe key, setting, gate metric and tuning method into the READMEs, from the code itself.
+"""Writes the tables of every recipe key, setting, metric, record field and tuning method into the READMEs, from the code itself.
 
     python -m flows.reference
 
@@ -7,21 +7,25 @@ what this writes and that no key goes without a description. Next: `recipe.py`, 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from evaluation.aggregates import METRICS
 from evaluation.config import MetricName
+from evaluation.records import Scorecard, Verdict
 from flows.recipe import Recipe
 from serving.settings import Settings
 from training.atomic import write_text
 from training.errors import TunegateError
 from training.methods import METHODS
+from training.records import Record
 
 BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
-RECIPES_PAGE, SETTINGS_PAGE, METHODS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md"), Path("training/README.md")
+RECIPES_PAGE, SETTINGS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md")
+METHODS_PAGE, RECORDS_PAGE = Path("training/README.md"), Path("evaluation/README.md")
+RECORDS: tuple[type[Record], ...] = (Scorecard, Verdict)
 
 _Schema = Mapping[str, Any]
 _BOUNDS = (("exclusiveMinimum", "> {}"), ("minimum", "≥ {}"), ("exclusiveMaximum", "< {}"), ("maximum", "≤ {}"))
@@ -52,9 +56,20 @@ def setting_keys() -> tuple[Key, ...]:
     return tuple(Key(prefix + key.name.upper(), key.type, key.default, key.bounds, key.description) for key in found)
 
 
+def record_fields(record: type[Record]) -> tuple[Key, ...]:
+    """Every field of a record as it is written to `record.json`, at any depth."""
+    schema = record.model_json_schema()
+    return tuple(_keys(_with_enums(schema, schema.get("$defs", {})), ""))
+
+
 def pages() -> dict[Path, str]:
     """Path below the repository -> what belongs between its marks."""
-    return {RECIPES_PAGE: _recipe_tables(), SETTINGS_PAGE: _table("variable", setting_keys()), METHODS_PAGE: _method_table()}
+    return {
+        RECIPES_PAGE: _recipe_tables(),
+        SETTINGS_PAGE: _table("variable", setting_keys()),
+        METHODS_PAGE: _method_table(),
+        RECORDS_PAGE: _record_tables(),
+    }
 
 
 def page_with(text: str, generated: str, name: str) -> str:
@@ -131,6 +146,8 @@ def _type(field: _Schema) -> str:
     if "enum" in field or "const" in field:
         values = field.get("enum") or [field["const"]]
         return "metric" if tuple(values) == get_args(MetricName) else " or ".join(f"`{value}`" for value in values)
+    if "prefixItems" in field:
+        return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     if field["type"] == "object":
@@ -145,6 +162,18 @@ def _bounds(kind: _Schema) -> str:
     if isinstance(value := kind.get("additionalProperties"), dict):
         own += [f"each {words.format(_value(value[name]).strip('`'))}" for name, words in _BOUNDS if name in value]
     return ", ".join(own + [f"each {words.format(item[name])}" for name, words in _SIZES if name in item])
+
+
+def _with_enums(schema: Any, definitions: _Schema) -> Any:
+    """The schema with the values of an enumeration in place of its name: they are no section."""
+    if isinstance(schema, list):
+        return [_with_enums(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = definitions.get(str(schema.get("$ref", "")).rsplit("/", 1)[-1], {})
+    if "enum" in named:
+        return {"description": schema.get("description", ""), "enum": named["enum"]}
+    return {key: _with_enums(value, definitions) for key, value in schema.items()}
 
 
 def _value(value: Any) -> str:
@@ -173,10 +202,23 @@ def _recipe_tables() -> str:
     return f"\n### recipe\n\n{top}" + "".join(below) + f"\n### metrics\n\n{_metrics()}\n"
 
 
+def _record_tables() -> str:
+    tables = []
+    for record in RECORDS:
+        rows = [("field", "type", "what it is"), ("---",) * 3]
+        rows += [(f"`{key.name}`", key.type, key.description) for key in record_fields(record)]
+        tables.append(f"\n### {record.__name__}\n\n" + _lines(rows))
+    return "".join(tables) + "\n"
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+
+
 def _table(first: str, keys: tuple[Key, ...]) -> str:
     rows = [(first, "type", "default", "bounds", "what it is"), ("---",) * 5]
     rows += [(f"`{key.name}`", key.type, key.default, key.bounds, key.description) for key in keys]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+    return _lines(rows)
 
 
 def _metrics() -> str:

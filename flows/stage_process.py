@@ -22,7 +22,7 @@ from evaluation.suite import Suite, load_suite
 from evaluation.suite_union import load_suites
 from flows.errors import FAILED
 from flows.recipe import Recipe
-from flows.rendering import render_conversations
+from flows.rendering import view_of_trainer
 from training.data.leakage import SuitePrompt
 from training.errors import InputError, TunegateError
 from training.progress import Progress, Report
@@ -128,9 +128,17 @@ def _merge(request: StageRequest, report: Report) -> None:
 
 def _render(request: StageRequest, report: Report) -> None:
     assert request.merged is not None
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    suite = load_suites(request.recipe.evaluation.suites)
-    render_conversations(request.merged, MergedModel.read(request.merged).digest, suite, request.out, now)
+    assert request.base is not None
+    view_of_trainer(
+        request.merged,
+        MergedModel.read(request.merged),
+        request.base,
+        _read_base(request),
+        load_suites(request.recipe.evaluation.suites),
+        request.recipe.serving.max_model_len,
+        request.out,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def keeps_critical_rules(suite: Suite) -> Callable[[str, str], bool]:

@@ -75,14 +75,18 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:
     """The base model as safetensors on this disk; what is there already is verified by sha256, not trusted."""
-    section = line.recipe.model
-    folder = line.settings.home / "base" / section.cache_name
+    section, folder = line.recipe.model, base_folder(line)
     known = BaseModelRecord.read(folder) if (folder / RECORD_NAME).exists() else None
     if known is not None and known.source == section.base and not Path(section.base).is_dir():
         verify_files(folder, known.files)
         return _finish(line, line.request("base", folder), BaseModelRecord, lambda base: base.source)
     # A folder of the user's may have changed since, and another model may be cached under the same name: the stage compares.
     return _make(line, line.request("base", folder), BaseModelRecord, lambda base: base.source)
+
+
+def base_folder(line: Line) -> Path:
+    """Where this recipe's base model lies."""
+    return line.settings.home / "base" / line.recipe.model.cache_name
 
 
 def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetManifest]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from serving.records import Release
 from training.errors import RecordError
-from training.records import RECORD_NAME, BaseModelRecord, MergedModel, verify_files
+from training.records import RECORD_NAME, BaseModelRecord, FileDigest, MergedModel, verify_files
 
 Fingerprint = frozenset[tuple[str, int, int]]
 
 
-def verify_artefact(release: Release) -> None:
-    """Hash every file of the release's model again and compare with its record, and the record with the release.
+def verify_artefact(release: Release) -> tuple[FileDigest, ...]:
+    """Hash every file of the release's model again and compare with its record, and the record with the release; returns the hashes.
 
     Raises:
         RecordError: a file or the record is missing, extra, altered, or belongs to another model.
@@ -28,6 +28,7 @@ def verify_artefact(release: Release) -> None:
             do="restore the folder, or run the recipe again",
         )
     verify_files(folder, record.files)
+    return record.files
 
 
 def fingerprint(folder: Path) -> Fingerprint:

@@ -133,7 +133,8 @@ class Supervisor:
             await self._say(release.id, SlotState.STARTING, history, "verifying the files" + history.epilogue)
             before = await asyncio.to_thread(fingerprint, release.model_dir)
             try:
-                return await asyncio.to_thread(verify_artefact, release)
+                await asyncio.to_thread(verify_artefact, release)
+                return
             except (RecordError, OSError) as error:
                 _log.error("slot %s will not be served: %s", release.id, error)
                 await self._say(release.id, SlotState.FAILED, history, str(error))

@@ -36,6 +36,12 @@ def render(messages: Sequence[Message]) -> list[int]:
     return [ord(char) for char in text + "<assistant>"]
 
 
+def render_turns(turns: Sequence[Mapping[str, Any]]) -> list[int]:
+    """As `render`, of turns as they come over the wire; the fake's template writes neither tools nor their calls."""
+    text = "".join(f"<{turn['role']}>{turn['content']}\x03" for turn in turns)
+    return [ord(char) for char in text + "<assistant>"]
+
+
 def token_logprob(token: int) -> float:
     """The fake model's natural-log probability of a token, whatever stands before it."""
     return -(token % 7 + 1) / 10
@@ -53,6 +59,12 @@ class FakeModel:
     context: int = 1024
     logprob: Callable[[int], float] = token_logprob
     finish: str = "stop"
+    prompts_next: bool = True
+    ends_turns: bool = True
+    refuses: str = ""
+    temperature: float = 1.0
+    off: float = 0.0
+    writes_otherwise: bool = False
     chats: list[Mapping[str, Any]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -114,7 +126,10 @@ class FakeModel:
         body = await request.json()
         ids = body["prompt"]
         if "allowed_token_ids" in body:
-            return web.json_response({"choices": [{"index": 0, "text": "", "finish_reason": "stop" if self.stops else "length"}]})
+            stopped = body["allowed_token_ids"] == [END] and self.stops
+            return web.json_response({"choices": [{"index": 0, "text": "", "finish_reason": "stop" if stopped else "length"}]})
+        if body.get("return_token_ids"):
+            return web.json_response({"choices": [{"index": 0, "text": "", **self._tokens(body)}]})
         if body.get("echo"):  # as lm-eval asks: the prompt's log-probabilities, then those of the one token generated
             many = ids if isinstance(ids[0], list) else [ids]
             return web.json_response({"choices": [{"index": index, **self._echo(one)} for index, one in enumerate(many)]})
@@ -123,10 +138,14 @@ class FakeModel:
         entries = [None] + [{str(token): {"logprob": self.logprob(token), "rank": 1}} for token in ids[1:]]
         return web.json_response({"choices": [{"index": 0, "text": "", "prompt_logprobs": entries}]})
 
-    def _echo(self, ids: Sequence[int]) -> dict[str, Any]:
-        logprobs = [None, *(self.logprob(token) for token in ids[1:]), -0.1]
-        top = [None if value is None else {"t": value} for value in logprobs]
-        return {"text": "", "logprobs": {"token_logprobs": logprobs, "top_logprobs": top}}
+    def _tokens(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """As vLLM answers token ids with token ids: seeded draws, or greedy tokens with log-probabilities."""
+        if "seed" in body:
+            return {"token_ids": [body["seed"], int(10 * body.get("temperature", self.temperature))]}
+        written = [*range(65, 65 + body["max_tokens"])][:: -1 if self.writes_otherwise else 1]
+        entries = [None] + [{str(token): {"logprob": token_logprob(token) + self.off, "rank": 1}} for token in body["prompt"][1:]]
+        chosen = [token_logprob(token) + self.off for token in written]
+        return {"token_ids": written, "prompt_logprobs": entries, "logprobs": {"token_logprobs": chosen}}
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -136,8 +155,14 @@ class FakeModel:
             *turns, last = [Message.model_validate(turn) for turn in body["messages"]]
             ids = render(turns) + [ord(char) for char in last.content]
         else:
-            ids = render([Message.model_validate(turn) for turn in body["messages"]])
+            ids = self._rendered(body["messages"])
+        if self.refuses and self.refuses in str(body):
+            return web.json_response({"error": {"message": "the template raised an exception"}}, status=400)
         return web.json_response({"tokens": ids[1:] if self.trims else ids, "count": len(ids), "max_model_len": self.context})
+
+    def _rendered(self, turns: Sequence[Mapping[str, Any]]) -> list[int]:
+        ids = render_turns(turns) if self.prompts_next else render_turns(turns)[: -len("<assistant>")]
+        return ids if self.ends_turns else [token for token in ids if token != END]
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": MODEL, "max_model_len": self.context}]})

@@ -13,13 +13,12 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from evaluation.parity import awkward_conversations
 from evaluation.suite import load_suite
-from flows import stages
+from flows import judging, stages
 from flows.display import Display
 from flows.promotion import Switchboard
 from flows.recipe import load_recipe
-from flows.rendering import Renders, conversation_digest
+from flows.rendering import weights_of
 from flows.stage_process import StageRequest
 from flows.stages import Finished, Line
 from serving.keys import Scope
@@ -28,9 +27,10 @@ from serving.registry import Registry
 from serving.settings import Settings
 from serving.slots import free_port
 from tests.fakes_suites import write_suite
+from tests.fakes_trainer import trainer_view
 from training.data.held_apart import TRAIN_KEYS
 from training.data.leakage_keys import TrainKeys
-from training.progress import Progress, Report, silent
+from training.progress import Progress, Report
 from training.records import (
     AdapterArtifact,
     BaseModelRecord,
@@ -114,12 +114,16 @@ def _merged(request: StageRequest, says: str) -> Record:
     return MergedModel(created_at=NOW, base_digest="b" * 64, adapter_digest="a" * 64, certificate=certificate, files=files)
 
 
-def _renders(request: StageRequest, says: str) -> Record:
+def _view(request: StageRequest, says: str) -> Record:
     """As `fakes_flows_engine.py` renders: the characters of the last message."""
-    suite = load_suite(request.recipe.evaluation.suite)
-    conversations = [*(prompt.messages for prompt in suite.prompts), *(messages for _, messages in awkward_conversations())]
-    ids = {conversation_digest(messages): tuple(ord(char) for char in messages[-1].content) for messages in conversations}
-    return Renders(created_at=NOW, model_digest="m" * 64, suite_digest=suite.digest, end_of_turn=3, ids=ids)
+    assert request.merged is not None
+    merged, suite = MergedModel.read(request.merged), load_suite(request.recipe.evaluation.suite)
+    return trainer_view(
+        suite,
+        lambda messages: [ord(char) for char in messages[-1]["content"]],
+        model_digest=merged.digest,
+        weights=weights_of(merged.files),
+    )
 
 
 _WRITE: dict[str, Callable[[StageRequest, str], Record]] = {
@@ -128,7 +132,7 @@ _WRITE: dict[str, Callable[[StageRequest, str], Record]] = {
     "sft": _adapter,
     "preference": _adapter,
     "merge": _merged,
-    "render": _renders,
+    "render": _view,
 }
 
 
@@ -226,6 +230,5 @@ def finish_training(line: Line) -> Finished[MergedModel]:
     base = stages.fetch_base(line)
     prepared = stages.prepare(line, base)
     merged = stages.merge(line, base, prepared, stages.sft(line, base, prepared))
-    inputs = {"model": merged.record.digest, "suite": load_suite(line.recipe.evaluation.suite).digest}
-    line.run(line.request("render", line.folder("render", inputs), merged=merged.folder), silent)
+    judging.view_of_trainer(line, merged)
     return merged

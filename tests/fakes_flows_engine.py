@@ -35,10 +35,13 @@ class Handler(BaseHTTPRequestHandler):
         elif asked["model"] != self.server.model:
             self.reply({"error": {"message": "unknown model"}}, 404)
         elif self.path == "/tokenize":
-            self.reply({"tokens": [ord(char) for char in asked["messages"][-1]["content"] + "odd" * ("odd" in self.server.says)]})
+            text = asked["prompt"] if "prompt" in asked else asked["messages"][-1]["content"] + "odd" * ("odd" in self.server.says)
+            self.reply({"tokens": [ord(char) for char in text]})
         elif self.path == "/v1/chat/completions":
             print("chat", flush=True)
             self.chat(asked.get("stream", False))
+        elif isinstance(asked["prompt"], list):
+            self.reply(self.body(complete_tokens(asked)))
         else:
             self.reply(self.body({"text": self.server.says}))
 
@@ -66,6 +69,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def log_message(self, format: str, *args: object) -> None: ...
+
+
+def complete_tokens(asked: dict[str, Any]) -> dict[str, Any]:
+    """An answer to token ids, as an honest server of `fakes_trainer.py`'s model gives it."""
+    if "allowed_token_ids" in asked:
+        return {"text": "", "finish_reason": "stop" if asked["allowed_token_ids"] == [3] else "length"}
+    if "seed" in asked:
+        return {"text": "", "token_ids": [asked["seed"], int(10 * asked.get("temperature", 1.0))]}
+    written = list(range(65, 73))[: asked["max_tokens"]]
+    logprob = {token: -(token % 7 + 1) / 10 for token in (*asked["prompt"], *written)}
+    entries = [None, *({str(token): {"logprob": logprob[token], "rank": 1}} for token in asked["prompt"][1:])]
+    chosen = [logprob[token] for token in written]
+    return {"text": "", "token_ids": written, "prompt_logprobs": entries, "logprobs": {"token_logprobs": chosen}}
 
 
 def main() -> None:

@@ -57,13 +57,32 @@ def template_ids(tokenizer: Any, messages: Sequence[Message], *, answer_next: bo
         )
     # What tools the row's conversation had; the template writes them where the model expects them.
     tools = next((message["tools"] for message in messages if message.get("tools")), None)
-    turns = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
+    turns = [_as_served(message) for message in messages]
     try:
         text = tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=answer_next)
     except TemplateError as error:
         raise DataError(f"the model's chat template refuses this conversation: {error}") from error
     # The template writes the special tokens itself: adding them again would begin every row with two BOS tokens.
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _as_served(message: Message) -> Message:
+    """A turn as a server hands it to the template: without tools, text where there is none, calls with their fields in its order.
+
+    Some templates write a call out whole, and then the order is part of the text: vLLM puts id, function, type, and in a function
+    the arguments before the name. And it gives a turn that only calls a tool an empty text; None would be written as the word.
+    """
+    turn = {key: value for key, value in message.items() if key != "tools"} | {"content": message.get("content") or ""}
+    if turn.get("tool_calls"):
+        turn["tool_calls"] = [
+            _in_order(call | {"function": _in_order(call["function"], "arguments", "name")}, "id", "function", "type")
+            for call in turn["tool_calls"]
+        ]
+    return turn
+
+
+def _in_order(fields: dict[str, Any], *first: str) -> dict[str, Any]:
+    return {key: fields[key] for key in first if key in fields} | fields
 
 
 def _span(tokenizer: Any, messages: Sequence[Message], turn: int, whole: list[int]) -> tuple[int, int]:

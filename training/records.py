@@ -31,7 +31,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     volatile: ClassVar[frozenset[str]] = frozenset({"created_at", "wall_s"})
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(default=1, description="of the record's form; another is refused, not guessed at")
     created_at: str = Field(description="UTC, ISO 8601; not part of the digest")
     wall_s: float = Field(default=0.0, ge=0, description="how long the stage took; not part of the digest")
 

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from evaluation.client import Client, Endpoint, connect, patiently
 from evaluation.errors import EndpointError
 from evaluation.suite import Generation, Message
-from tests.fakes_evaluation import END, MODEL, FakeModel, Fault, render, serve, token_logprob
+from tests.fakes_evaluation import MODEL, FakeModel, Fault, render, serve, token_logprob
 
 T = TypeVar("T")
 HELLO = (Message(role="user", content="Hello"),)
@@ -96,13 +96,6 @@ def test_tokenize_gives_the_rendered_prompt_and_the_open_answer() -> None:
 def test_prompt_logprobs_are_those_of_the_tokens_themselves() -> None:
     with serve(FakeModel()) as endpoint:
         assert use(endpoint, lambda client: client.prompt_logprobs([5, 9, 13])) == (None, token_logprob(9), token_logprob(13))
-
-
-def test_stopping_at_a_token_is_seen() -> None:
-    with serve(FakeModel(stops=True)) as endpoint:
-        assert use(endpoint, lambda client: client.stops_at([1, 2], END))
-    with serve(FakeModel(stops=False)) as endpoint:
-        assert not use(endpoint, lambda client: client.stops_at([1, 2], END))
 
 
 def test_patience_sends_again_what_may_pass_and_gives_up_after_the_attempts() -> None:

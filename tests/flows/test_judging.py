@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 
+from evaluation.parity_records import FaultKind, ParityReport
 from evaluation.records import Outcome
 from flows import stages
 from flows.asking import ask_once
 from flows.errors import ParityBroken, ServingFailed
-from flows.judging import Judged, evaluate, evidence_digest, gate, keep_champion_serving, register
+from flows.judging import PARITY_FOLDER, Judged, evaluate, evidence_digest, gate, keep_champion_serving, register
+from flows.rendering import weights_of
 from flows.stages import Line
 from serving.lifecycle import State
 from tests.fakes_flows import SAFE, UNSAFE, Site, dataset, merged_model, open_small_line, printed, recipe_values, write_recipe
 from training.errors import RecordError
+from training.records import MergedModel
 
 
 def judged(line: Line, says: str) -> Judged:
@@ -23,6 +26,10 @@ def judged(line: Line, says: str) -> Judged:
     merged = merged_model(line, says)
     release = register(line, merged)
     return gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
+
+
+def parity_of(outcome: Judged) -> ParityReport:
+    return ParityReport.read(outcome.verdict_folder / PARITY_FOLDER)
 
 
 def test_the_base_model_becomes_the_first_champion_and_answers_through_the_gateway(site: Site, tmp_path: Path) -> None:
@@ -75,7 +82,7 @@ def test_a_pass_awaits_approval_with_evidence_and_a_report(site: Site, tmp_path:
     outcome = judged(line, SAFE)
     release = site.registry.release(outcome.release.id)
     assert (outcome.verdict.outcome, release.state) == (Outcome.PASS, State.AWAITING_APPROVAL)
-    assert release.evidence_digest == evidence_digest(release.model_digest, outcome.verdict)
+    assert release.evidence_digest == evidence_digest(release.model_digest, outcome.verdict, parity_of(outcome))
     assert release.judged_against == "passes-1"
     assert release.report_path == outcome.verdict_folder / "report.html"
     assert "<html" in release.report_path.read_text(encoding="utf-8")
@@ -137,7 +144,7 @@ def test_a_waiting_release_that_passes_on_other_terms_waits_as_a_new_release_wit
     outcome = judged(open_small_line(write_recipe(tmp_path / "b", values), site.settings, site.registry), SAFE)
     assert site.registry.release(before.id).state is State.REJECTED
     assert (outcome.release.id, outcome.release.state) == ("terms-3", State.AWAITING_APPROVAL)
-    assert outcome.release.evidence_digest == evidence_digest(outcome.release.model_digest, outcome.verdict)
+    assert outcome.release.evidence_digest == evidence_digest(outcome.release.model_digest, outcome.verdict, parity_of(outcome))
 
 
 def test_a_model_that_the_server_renders_in_another_way_than_training_is_rejected(site: Site, tmp_path: Path) -> None:
@@ -148,6 +155,42 @@ def test_a_model_that_the_server_renders_in_another_way_than_training_is_rejecte
         evaluate(line, release, merged)
     assert site.registry.release(release.id).state is State.REJECTED
     assert release.id not in site.registry.snapshot().leases
+
+
+def test_the_parity_report_lies_beside_the_scorecard_and_says_what_was_compared(site: Site, tmp_path: Path) -> None:
+    line = site.line(tmp_path, "compared")
+    outcome = judged(line, SAFE)
+    beside = evaluate(line, outcome.release).folder / PARITY_FOLDER
+    report = ParityReport.read(beside)
+    assert report == parity_of(outcome)
+    assert (report.holds, report.against_trainer, report.subject) == (True, True, outcome.release.id)
+    assert report.weights_sha256 == weights_of(MergedModel.read(outcome.release.model_dir).files)
+
+
+def test_the_champion_is_compared_with_its_record_alone_and_its_report_says_so(site: Site, tmp_path: Path) -> None:
+    line = site.line(tmp_path, "champions")
+    report = ParityReport.read(evaluate(line, keep_champion_serving(line, stages.fetch_base(line))).folder / PARITY_FOLDER)
+    assert (report.holds, report.against_trainer, report.compared) == (True, False, 0)
+    assert list(report.weights_sha256) == ["model.safetensors"]
+
+
+def test_a_candidate_that_was_never_compared_with_its_trainer_passes_no_gate(site: Site, tmp_path: Path) -> None:
+    line = site.line(tmp_path, "uncompared")
+    merged = merged_model(line, SAFE)
+    release = register(line, merged)
+    with pytest.raises(ParityBroken, match="is not one of model"):
+        gate(line, release, evaluate(line, release), None, merged, dataset(line))
+
+
+def test_a_broken_parity_names_the_likeliest_cause_and_what_to_do_and_its_report_is_kept(site: Site, tmp_path: Path) -> None:
+    line = site.line(tmp_path, "named")
+    merged = merged_model(line, SAFE + " odd")
+    with pytest.raises(ParityBroken, match="most likely: another template") as broken:
+        evaluate(line, register(line, merged), merged)
+    assert "chat_template.jinja" in broken.value.do
+    assert len(broken.value.what.splitlines()) == 4
+    kept = [ParityReport.read(path.parent) for path in site.settings.home.glob(f"scorecards/*/{PARITY_FOLDER}/record.json")]
+    assert [report.likely for report in kept if report.subject == "named-1"] == [FaultKind.TEMPLATE]
 
 
 def test_a_model_that_does_not_start_is_neither_judged_nor_promoted(site: Site, tmp_path: Path) -> None:
@@ -164,5 +207,5 @@ def test_without_a_champions_card_the_absolute_conditions_decide(site: Site, tmp
     line = site.line(tmp_path, "alone")
     merged = merged_model(line, SAFE)
     release = register(line, merged)
-    outcome = gate(line, release, evaluate(line, release), None, merged, dataset(line))
+    outcome = gate(line, release, evaluate(line, release, merged), None, merged, dataset(line))
     assert (outcome.verdict.outcome, outcome.champion) == (Outcome.PASS, None)

@@ -61,12 +61,21 @@ def trained(site: Site, folder: Path, name: str, says: str) -> Path:
     return recipe
 
 
+def shown_in_prefect(key: str) -> str:
+    """The newest artifact of this key."""
+    from prefect.artifacts import Artifact
+
+    found = Artifact.get(key)
+    return str(found.data) if found else ""
+
+
 def test_a_retrain_that_passes_ends_with_a_release_that_waits_and_holds_no_process(home: Site, tmp_path: Path) -> None:
     from flows.pipeline import retrain
 
     recipe = trained(home, tmp_path, "retrained", SAFE)
     judged = retrain(recipe, "ann")
     assert (judged.verdict.outcome, judged.release.state) == (Outcome.PASS, State.AWAITING_APPROVAL)
+    assert shown_in_prefect("verdict").startswith("# PASS: retrained-2, against retrained-1")
     again = retrain(recipe, "ann")
     assert (again.release.id, again.verdict.digest) == (judged.release.id, judged.verdict.digest)
 

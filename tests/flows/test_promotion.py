@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.parity_records import ParityReport
 from evaluation.records import Verdict
 from flows import stages
 from flows.approval import approve_release
 from flows.asking import ask_once
 from flows.errors import ServingFailed
-from flows.judging import Judged, evaluate, gate, keep_champion_serving, register
+from flows.judging import PARITY_FOLDER, Judged, evaluate, gate, keep_champion_serving, register
 from flows.load import light_load
 from flows.promotion import check_evidence, switch, wait_until_routed
 from serving.errors import EvidenceMismatch, TransitionRefused
@@ -30,7 +31,7 @@ def passed(site: Site, folder: Path, public_name: str, says: str = SAFE) -> Judg
     champion = keep_champion_serving(line, stages.fetch_base(line))
     merged = merged_model(line, says)
     release = register(line, merged)
-    return gate(line, release, evaluate(line, release), evaluate(line, champion), merged, dataset(line))
+    return gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
 
 
 def approved(site: Site, folder: Path, public_name: str, says: str = SAFE) -> Release:
@@ -111,6 +112,16 @@ def swap_verdict(model: Path, verdict: Path) -> None:
     Verdict.read(verdict).model_copy(update={"notes": ("looks good",)}).write(verdict)
 
 
+def lose_parity(model: Path, verdict: Path) -> None:
+    shutil.rmtree(verdict / PARITY_FOLDER)
+
+
+def swap_parity(model: Path, verdict: Path) -> None:
+    """A whole, valid report that compared more."""
+    report = ParityReport.read(verdict / PARITY_FOLDER)
+    report.model_copy(update={"compared": report.compared + 1}).write(verdict / PARITY_FOLDER)
+
+
 def flip_byte(model: Path, verdict: Path) -> None:
     weights = model / "model.safetensors"
     weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
@@ -134,6 +145,8 @@ def test_evidence_as_it_was_signed_is_what_is_promoted(signed: Release, tmp_path
         (alter_verdict, RecordError),
         (lose_verdict, RecordError),
         (swap_verdict, EvidenceMismatch),
+        (lose_parity, RecordError),
+        (swap_parity, EvidenceMismatch),
         (flip_byte, RecordError),
         (add_file, RecordError),
         (lose_model, RecordError),

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from flows.recipe import Recipe
-from flows.reference import BEGIN, END, Key, page_with, pages, recipe_keys, setting_keys, write
+from flows.reference import BEGIN, END, RECORDS, Key, page_with, pages, recipe_keys, record_fields, setting_keys, write
 from serving.settings import Settings
 from tests.repository.checkout import ROOT
 from training.errors import TunegateError
@@ -41,7 +41,7 @@ def key(name: str) -> Key:
 
 def test_the_committed_pages_are_up_to_date(tmp_path: Path) -> None:
     texts = copy_of_the_pages(tmp_path)
-    assert len(texts) == 3
+    assert len(texts) == 4
     assert write(tmp_path) == [], "run: make generated"
 
 
@@ -66,6 +66,13 @@ def test_every_key_and_every_setting_is_in_a_table() -> None:
 
 def test_every_key_and_every_setting_is_described() -> None:
     assert [each.name for each in (*recipe_keys(), *setting_keys()) if len(each.description) < 4] == []
+
+
+def test_every_field_of_a_record_is_in_a_table_and_described() -> None:
+    for record in RECORDS:
+        fields = record_fields(record)
+        assert len(fields) == fields_below(record) > 10
+        assert [each.name for each in fields if len(each.description) < 4] == []
 
 
 def test_every_number_has_a_bound() -> None:

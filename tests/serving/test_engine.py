@@ -20,7 +20,6 @@ from evaluation.client import Endpoint, connect
 from evaluation.config import EvaluationSection, ForgettingSection
 from evaluation.lm_eval_run import run_tasks
 from evaluation.lm_eval_tasks import TASKS_FOLDER, load_tasks
-from evaluation.parity import check_parity
 from evaluation.perplexity import reference_logprob, windows
 from evaluation.records import Scorecard
 from evaluation.scoring import score_endpoint
@@ -266,16 +265,6 @@ def test_the_real_engine_answers_a_chat_with_the_models_own_greedy_tokens(served
     ids = torch.tensor([rendered(served, messages)])
     written = served.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
     assert asyncio.run(chat()) == served.tokenizer.decode(written, skip_special_tokens=True)
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_the_real_engine_renders_conversations_as_training_does_and_stops_where_it_ended_turns(served: Served, tmp_path: Path) -> None:
-    suite = load_suite(write_suite(tmp_path))
-    section = EvaluationSection(suite=tmp_path, concurrency=2)
-    end = served.tokenizer.eos_token_id
-    report = check_parity(served.endpoint, suite, section, lambda turns: rendered(served, turns), max_model_len=512, end_of_turn=end)
-    assert (report.compared, report.stop_checked, report.mismatches) == (10, True, ())
 
 
 def token_logprobs(served: Served, ids: Sequence[int], start: int) -> list[float]:

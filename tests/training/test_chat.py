@@ -1,5 +1,6 @@
 """The loss mask is proven against an oracle that works another way: character offsets in the rendered text."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -88,3 +89,12 @@ def test_a_model_without_a_template_is_refused(tokenizer: Any, monkeypatch: pyte
 
     with pytest.raises(ModelError, match="no chat template"):
         render(tokenizer, messages(CONVERSATIONS["one turn"]))
+
+
+def test_a_call_is_written_with_its_fields_in_the_order_in_which_a_server_reads_them(tokenizer: Any) -> None:
+    """A template that writes calls out whole shows it; the row has them in another order, and no text beside the call."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for message in messages %}[{{ message.content }}]{{ message.tool_calls | tojson }}{% endfor %}"
+    call = {"type": "function", "function": {"name": "dose", "arguments": {"kg": 7}}, "id": "1"}
+    ids = prompt_ids(tokenizer, [{"role": "assistant", "content": None, "tool_calls": [call]}])
+    assert tokenizer.decode(ids) == '[][{"id": "1", "function": {"arguments": {"kg": 7}, "name": "dose"}, "type": "function"}]'

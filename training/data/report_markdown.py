@@ -22,8 +22,8 @@ def markdown_report(report: DataReport) -> str:
     """Verdict, what to fix, the funnel, sources, and what else there is to say, in sections that are left out when empty."""
     profile = report.profile
     sections = [
-        f"# {report.verdict.headline}\n\n{_safe(report.title)}. {report.verdict.detail}",
-        _listed("What to fix first", (_safe(sentence, 400) for sentence in report.fixes), "1."),
+        f"# {report.verdict.headline}\n\n{escaped(report.title)}. {report.verdict.detail}",
+        _listed("What to fix first", (escaped(sentence, 400) for sentence in report.fixes), "1."),
         _table("Rows", ("step", "rows", "lost", "reasons"), _funnel_rows(profile)),
         _table("Sources", ("source", "read as", "in", "as it was", "changed", "dropped"), _source_rows(profile)),
         _listed("Lengths", _lengths(profile)),
@@ -35,7 +35,8 @@ def markdown_report(report: DataReport) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _safe(text: str, limit: int = _LONGEST_CELL) -> str:
+def escaped(text: str, limit: int = _LONGEST_CELL) -> str:
+    """Text of strangers on one line of Markdown, cut, with nothing in it that could be read as mark-up."""
     line = " ".join(visible(text[: 2 * limit]).split())
     cut = line if len(line) <= limit else line[: limit - 1] + "…"
     even = cut if cut.count("`") % 2 == 0 else cut.replace("`", "'")  # an odd one would make code of what follows
@@ -59,9 +60,9 @@ def _funnel_rows(profile: DataProfile) -> Iterator[tuple[str, ...]]:
 
 def _source_rows(profile: DataProfile) -> Iterator[tuple[str, ...]]:
     for source in profile.sources:
-        formats = ", ".join(f"{_safe(seen.name)} ({_safe(seen.why)})" for seen in source.formats)
+        formats = ", ".join(f"{escaped(seen.name)} ({escaped(seen.why)})" for seen in source.formats)
         numbers = source.rows_in, source.kept, source.changed, sum(source.dropped.values())
-        yield _safe(source.name), formats, *(f"{number:,}" for number in numbers)
+        yield escaped(source.name), formats, *(f"{number:,}" for number in numbers)
 
 
 def _lengths(profile: DataProfile) -> Iterator[str]:
@@ -79,13 +80,13 @@ def _lengths(profile: DataProfile) -> Iterator[str]:
 
 def _balance_rows(profile: DataProfile) -> Iterator[tuple[str, ...]]:
     for part in profile.balance:
-        yield _safe(part.source), percent(part.share_wanted), f"{part.rows_in:,}", f"{part.rows_out:,}", f"{part.repeats} ×"
+        yield escaped(part.source), percent(part.share_wanted), f"{part.rows_in:,}", f"{part.rows_out:,}", f"{part.repeats} ×"
 
 
 def _contents(profile: DataProfile) -> Iterator[str]:
     for name, counts in (("languages", profile.languages), ("topics", profile.topics)):
         if counts:
-            yield f"{name}: " + ", ".join(f"{_safe(bar.name)} {percent(bar.share)}" for bar in shares(counts))
+            yield f"{name}: " + ", ".join(f"{escaped(bar.name)} {percent(bar.share)}" for bar in shares(counts))
     if profile.masked:
         yield f"personal data masked in {profile.masked_rows:,} rows: {_counts(profile.masked)}"
     if profile.changes:
@@ -95,8 +96,8 @@ def _contents(profile: DataProfile) -> Iterator[str]:
         groups = f"{doubles.exact_clusters:,} exact, {doubles.near_clusters:,} near"
         yield f"groups of duplicates: {groups}, the largest of {doubles.largest_cluster:,} rows"
     for leak in profile.leaks[:_SHOWN_LEAKS]:
-        first = f"{_safe(leak.file)}:{leak.line}"
-        yield f"overlap with suite {_safe(leak.suite)}, prompt {_safe(leak.prompt_id)}: {leak.kind}, {leak.rows:,} rows, first {first}"
+        first = f"{escaped(leak.file)}:{leak.line}"
+        yield f"overlap with suite {escaped(leak.suite)}, prompt {escaped(leak.prompt_id)}: {leak.kind}, {leak.rows:,} rows, first {first}"
     if len(profile.leaks) > _SHOWN_LEAKS:
         yield f"overlap with {len(profile.leaks) - _SHOWN_LEAKS:,} more prompts"
 
@@ -104,17 +105,17 @@ def _contents(profile: DataProfile) -> Iterator[str]:
 def _reason_rows(profile: DataProfile) -> Iterator[tuple[str, ...]]:
     for code, rows in profile.dropped.items():
         examples = profile.examples.get(code, ())
-        yield f"`{code}`", f"{rows:,}", REASONS[code].means, f"{_safe(examples[0].file)}:{examples[0].line}" if examples else ""
+        yield f"`{code}`", f"{rows:,}", REASONS[code].means, f"{escaped(examples[0].file)}:{examples[0].line}" if examples else ""
 
 
 def _drift(report: DataReport) -> Iterator[str]:
     findings = report.drift.findings if report.drift else ()
     for finding in findings:
         if finding.level != "ok":
-            yield " ".join(filter(None, (f"**{finding.level}**", _safe(finding.what, 400), finding.why, finding.do)))
+            yield " ".join(filter(None, (f"**{finding.level}**", escaped(finding.what, 400), finding.why, finding.do)))
     if steady := [finding.measure for finding in findings if finding.level == "ok"]:
         yield f"no drift: {', '.join(steady)}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{_safe(name)} {rows:,}" for name, rows in counts.items())
+    return ", ".join(f"{escaped(name)} {rows:,}" for name, rows in counts.items())

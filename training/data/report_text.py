@@ -30,9 +30,9 @@ class Piece:
     mark: Mark
 
 
-def visible(text: str) -> str:
-    """The text with every unseen character spelt out, cut to what a page can show."""
-    shown = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+def visible(text: str, limit: int = _LONGEST_SHOWN) -> str:
+    """The text with every unseen character spelt out, cut to `limit` characters, which is what a page can show."""
+    shown = text if len(text) <= limit else text[:limit] + "…"
     return _UNSEEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", shown)
 
 

@@ -1,0 +1,50 @@
+"""Shows a stage's report on its run in Prefect, as a Markdown artifact. The reports themselves lie on disk, whatever Prefect has.
+
+Next: `pipeline.py`, which wraps two stages in it.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import httpx
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import PrefectException
+
+from flows.judging import REPORT_MARKDOWN, Judged
+from flows.stages import Finished, Line
+from training.data.profile import read_profile
+from training.data.report import DataReport
+from training.data.report_markdown import markdown_report
+from training.records import DatasetManifest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def published(stage: Callable[P, R], key: str, markdown: Callable[[R], str | None]) -> Callable[P, R]:
+    """`stage`, whose report becomes the artifact `key` of its run; that Prefect cannot take it fails no stage."""
+
+    @wraps(stage)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        made = stage(*args, **kwargs)
+        if text := markdown(made):
+            line = next(each for each in args if isinstance(each, Line))
+            try:
+                create_markdown_artifact(text, key=key, description=line.recipe.name)
+            except (PrefectException, httpx.HTTPError) as error:
+                line.display.say(f"  [yellow]![/] {key} is not shown in Prefect: {type(error).__name__}")
+        return made
+
+    return run
+
+
+def of_verdict(judged: Judged) -> str:
+    """The verdict's report."""
+    return (judged.verdict_folder / REPORT_MARKDOWN).read_text(encoding="utf-8")
+
+
+def of_data(dataset: Finished[DatasetManifest]) -> str | None:
+    """The data report; None for a dataset without a profile."""
+    profile = read_profile(dataset.folder)
+    return markdown_report(DataReport(dataset.folder.parent.name, profile)) if profile else None

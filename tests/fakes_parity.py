@@ -35,7 +35,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WITHOUT_GENERATION_PROMPT = TEMPLATE.replace("add_generation_prompt", "false")
-OTHER_TEMPLATE = TEMPLATE.replace("<|im_start|>{{ message.role }}\n", "<|im_start|>{{ message.role | upper }}: ")
+# As many models' own templates do, and as a careless copy of one does not.
+OTHER_TEMPLATE = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe careful.<|im_end|>\n{% endif %}" + TEMPLATE
 
 
 def write_base(folder: Path) -> Path:

@@ -5,6 +5,7 @@ engine is starting at this moment, and counts on the memory it found free. Knows
 Next: `flows/rendering.py`, which writes it down; `evaluation/parity.py`, which compares.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Continuation:
 
 def continuations(folder: Path, base: Path, prompts: Sequence[Sequence[int]], new_tokens: int, pad_token_id: int) -> list[Continuation]:
     """Continue each prompt greedily by `new_tokens` tokens, fewer where the answer ends, and measure all of it three times."""
+    # Half of the cores: the engine starts on the others, and threads that wait for one another on busy cores are slower than few.
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     model = load_plain(folder)
     greedy = [row for batch in _cut(prompts) for row in _continue(model, batch, new_tokens, pad_token_id)]
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, greedy, strict=True)]

@@ -138,6 +138,11 @@ class FakeModel:
         entries = [None] + [{str(token): {"logprob": self.logprob(token), "rank": 1}} for token in ids[1:]]
         return web.json_response({"choices": [{"index": 0, "text": "", "prompt_logprobs": entries}]})
 
+    def _echo(self, ids: Sequence[int]) -> dict[str, Any]:
+        logprobs = [None, *(self.logprob(token) for token in ids[1:]), -0.1]
+        top = [None if value is None else {"t": value} for value in logprobs]
+        return {"text": "", "logprobs": {"token_logprobs": logprobs, "top_logprobs": top}}
+
     def _tokens(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """As vLLM answers token ids with token ids: seeded draws, or greedy tokens with log-probabilities."""
         if "seed" in body:

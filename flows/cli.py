@@ -222,7 +222,7 @@ def check_data(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="files, folders, globs or addresses of rows, in any known format")],
     suite: Annotated[list[Path] | None, typer.Option(help="folder of an evaluation suite that the rows must not overlap")] = None,
     base: Annotated[Path | None, typer.Option(help="folder of a base model whose tokenizer counts the tokens")] = None,
-    max_length: Annotated[int | None, typer.Option(help="tokens per row; longer rows are named")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="tokens per row; longer rows are named")] = None,
     out: Annotated[Path, typer.Option(help="folder for the report")] = Path("data_check"),
     as_json: AsJson = False,
 ) -> None:
@@ -230,7 +230,10 @@ def check_data(
     from flows.data_check import check_data as check
     from training.data.report_markdown import markdown_report
     from training.data.sources import SourceSection
+    from training.errors import InputError
 
+    if not all(paths):
+        raise InputError("a path is empty", do="name a file, a folder, a glob or an address; see whether a variable is not set")
     sources = [SourceSection.model_validate({"path": path}) for path in paths]
     with Display(make_console(stderr=True)).stage("data check") as shown:
         checked = check(sources, suite or [], base, max_length, out, shown.report)

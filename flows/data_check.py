@@ -12,12 +12,14 @@ from evaluation.suite import load_suite
 from flows.stage_process import suite_prompts
 from training.data.accounting import REJECTED, Ledger
 from training.data.config import DataSection
-from training.data.gather import Stage, gather
+from training.data.crew import Stage
+from training.data.gather import gather
 from training.data.profile import DataProfile, write_profile
 from training.data.profile_builder import ProfileBuilder
 from training.data.refine import Measure, Refiner
 from training.data.report import REPORT_PAGE, DataReport, write_report
 from training.data.sources import SourceSection
+from training.errors import DataError
 from training.prepare import renderer, require_readable
 from training.progress import Report
 from training.tokenizer import load_tokenizer
@@ -48,9 +50,11 @@ def check_data(
         out: folder for the report.
 
     Raises:
-        DataError: a source cannot be read at all.
+        DataError: a source cannot be read at all, or there is no base model.
     """
     require_readable(sources)
+    if base is not None and not base.is_dir():
+        raise DataError(f"{base} is no folder of a base model", do="name the folder that holds its tokenizer, or leave `--base` out")
     data = DataSection(sft=tuple(sources))
     wanted: list[tuple[Stage, SourceSection]] = [("any", source) for source in sources]
     builder = ProfileBuilder()
@@ -60,7 +64,7 @@ def check_data(
         return renderer(load_tokenizer(base), None)
 
     prompts = suite_prompts([load_suite(suite) for suite in suites])
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     with Ledger(out / REJECTED) as ledger:
         gathered = gather(data, wanted, prompts, max_length, make_measure if base else None, ledger, builder, out, report)
         tally = ledger.close()
@@ -69,6 +73,8 @@ def check_data(
         Refiner(data, (), None, None).masked,
         tokenizer=base.name if base else "",
         max_length=max_length,
+        privacy=data.privacy_mode,
+        suites={prompt.suite for prompt in prompts},
         duplicates=gathered.duplicate_counts(),
     )
     gathered.spool.close()
@@ -76,3 +82,10 @@ def check_data(
     shown = DataReport(", ".join(source.label for source in sources), profile)
     write_report(out / REPORT_PAGE, shown)
     return Checked(shown, out / REPORT_PAGE, out / REJECTED)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the report cannot be written to {out}: {error.strerror}", do="name a folder of your own with `--out`") from None

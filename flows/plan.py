@@ -24,6 +24,7 @@ from flows.errors import RecipeError
 from flows.gate_power import needs_of
 from flows.recipe import Recipe
 from training.data.read_record import Record
+from training.data.report_fixes import SMALL_DATA_ROWS
 from training.data.sources import SourceSection, open_source, size_bytes
 from training.errors import DataError
 from training.memory import TrainingPlan, plan_training
@@ -68,7 +69,7 @@ def make_plan(recipe: Recipe) -> Plan:
     shape = shape_of(recipe.model.base)
     rows, characters = _count(recipe.data.sft)
     pairs, _ = _count(recipe.data.preferences)
-    train_rows = None if rows is None else round(rows * (1 - recipe.data.validation_fraction))
+    train_rows = None if rows is None else round(rows * (1 - recipe.data.held_back_share))
     per_row = None if not rows else max(1, characters // rows // _CHARACTERS_PER_TOKEN)
     training = plan_training(shape, recipe.model, recipe.sft, recipe.preference, rows=train_rows, pairs=pairs, tokens_per_row=per_row)
     # Keys and values in 16 bits for every seat and token.
@@ -79,7 +80,7 @@ def make_plan(recipe: Recipe) -> Plan:
         recipe_digest=recipe.digest,
         base=recipe.model.base,
         rows=rows,
-        resolved=_resolved(recipe, shape),
+        resolved=_resolved(recipe, shape, rows),
         training=training,
         serving_bytes=2 * shape.parameters() + kv_bytes,
     )
@@ -162,7 +163,7 @@ def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:
     return [f"gate: {need.condition}: {need.sentence}" for need in needs_of(suite, recipe.gate) if need.impossible]
 
 
-def _resolved(recipe: Recipe, shape: ModelShape) -> tuple[Resolved, ...]:
+def _resolved(recipe: Recipe, shape: ModelShape, rows: int | None) -> tuple[Resolved, ...]:
     gpu = shutil.which("nvidia-smi") is not None
     where = "an NVIDIA driver is here" if gpu else "no NVIDIA driver is here"
     optimizer = recipe.sft.optimizer
@@ -191,12 +192,25 @@ def _resolved(recipe: Recipe, shape: ModelShape) -> tuple[Resolved, ...]:
             value=f"{recipe.model.max_length} tokens",
             because=f"the model reads {shape.context}, it is served with {recipe.serving.max_model_len}",
         ),
+        _held_back(recipe, rows),
         Resolved(
             key="preference stage",
             value=recipe.preference.method if recipe.preference else "none",
             because="data.preferences" if recipe.preference else "no data.preferences",
         ),
     )
+
+
+def _held_back(recipe: Recipe, rows: int | None) -> Resolved:
+    data = recipe.data
+    about = "" if rows is None else f", about {round(rows * data.held_back_share):,} rows"
+    if data.folds:
+        why = f"data.folds: by hash of the question; a run for each data.fold from 0 to {data.folds - 1} validates on every row once"
+        return Resolved(key="held back", value=f"fold {data.fold} of {data.folds}{about}", because=why)
+    why = "data.validation_fraction: by hash of the question"
+    if rows is not None and rows < SMALL_DATA_ROWS:
+        why += f"; with fewer than {SMALL_DATA_ROWS:,} rows, `data.folds: 5` would validate on every row once"
+    return Resolved(key="held back", value=f"{data.validation_fraction:.3g} of the rows{about}", because=why)
 
 
 def _count(sources: Sequence[SourceSection]) -> tuple[int | None, int]:

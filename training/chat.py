@@ -6,7 +6,7 @@ also what the server will see, so a row for which this does not hold is refused 
 Knows nothing of files. Next: `prepare.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,21 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> RenderedRow:
         DataError: the template refuses these roles, or tokens merge across the start of an answer.
         ModelError: the tokenizer has no chat template.
     """
-    input_ids = template_ids(tokenizer, messages, answer_next=False)
-    labels = [IGNORED] * len(input_ids)
-    for turn, message in enumerate(messages):
-        if message["role"] == "assistant":
-            start, end = _span(tokenizer, messages, turn, input_ids)
-            labels[start:end] = input_ids[start:end]
-    return RenderedRow(input_ids, labels)
+    whole = _template_text(tokenizer, messages, answer_next=False)
+    answers = {
+        turn: (
+            _template_text(tokenizer, messages[:turn], answer_next=True),
+            _template_text(tokenizer, messages[: turn + 1], answer_next=False) if turn + 1 < len(messages) else whole,
+        )
+        for turn, message in enumerate(messages)
+        if message["role"] == "assistant"
+    }
+    ids = _ids_of(tokenizer, {whole, *(text for texts in answers.values() for text in texts)})
+    labels = [IGNORED] * len(ids[whole])
+    for turn, (before, through) in answers.items():
+        start, end = _span(tokenizer, turn, ids[whole], ids[before], ids[through])
+        labels[start:end] = ids[whole][start:end]
+    return RenderedRow(ids[whole], labels)
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -49,6 +57,11 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 def template_ids(tokenizer: Any, messages: Sequence[Message], *, answer_next: bool) -> list[int]:
     """Token ids of the template's rendering of `messages`, with the opening of the next answer when `answer_next`."""
+    text = _template_text(tokenizer, messages, answer_next=answer_next)
+    return _ids_of(tokenizer, {text})[text]
+
+
+def _template_text(tokenizer: Any, messages: Sequence[Message], *, answer_next: bool) -> str:
     if not tokenizer.chat_template:
         raise ModelError(
             "the tokenizer has no chat template",
@@ -59,11 +72,16 @@ def template_ids(tokenizer: Any, messages: Sequence[Message], *, answer_next: bo
     tools = next((message["tools"] for message in messages if message.get("tools")), None)
     turns = [_as_served(message) for message in messages]
     try:
-        text = tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=answer_next)
+        return str(tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=answer_next))
     except TemplateError as error:
         raise DataError(f"the model's chat template refuses this conversation: {error}") from error
+
+
+def _ids_of(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
+    """Token ids of each text; one call for all, because a call costs as much as a short text."""
     # The template writes the special tokens itself: adding them again would begin every row with two BOS tokens.
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return {text: list(ids) for text, ids in zip(texts, encoded, strict=True)}
 
 
 def _as_served(message: Message) -> Message:
@@ -85,10 +103,8 @@ def _in_order(fields: dict[str, Any], *first: str) -> dict[str, Any]:
     return {key: fields[key] for key in first if key in fields} | fields
 
 
-def _span(tokenizer: Any, messages: Sequence[Message], turn: int, whole: list[int]) -> tuple[int, int]:
+def _span(tokenizer: Any, turn: int, whole: list[int], before: list[int], through: list[int]) -> tuple[int, int]:
     """First token of the answer in `turn`, and the one after its end-of-turn token."""
-    before = prompt_ids(tokenizer, messages[:turn])
-    through = template_ids(tokenizer, messages[: turn + 1], answer_next=False)
     if whole[: len(before)] != before or whole[: len(through)] != through:
         raise DataError(
             f"turn {turn + 1} does not begin or end on a token boundary under this chat template",

@@ -20,8 +20,9 @@ from training.atomic import sync_tree
 from training.chat import IGNORED, prompt_ids, render
 from training.config import DataSection, ModelSection
 from training.data.accounting import REJECTED, Ledger, Tally
+from training.data.crew import Stage
 from training.data.fingerprint import fingerprint
-from training.data.gather import Gathered, Side, Stage, distinct_labels, gather
+from training.data.gather import Gathered, Side, distinct_labels, gather
 from training.data.held_apart import TRAIN_KEYS
 from training.data.leakage import SuitePrompt
 from training.data.profile import DataProfile, write_profile
@@ -71,7 +72,7 @@ def prepare_dataset(
         counts = {side: _write(out / name, gathered.lines(side)) for side, name in _FILES}
         gathered.train_keys().write(out / TRAIN_KEYS)
         tally = ledger.close()
-    made = _profile(profile, tally, gathered, data, base.source, model.max_length, counts)
+    made = _profile(profile, tally, gathered, data, base.source, model.max_length, counts, {prompt.suite for prompt in prompts})
     write_profile(out, made)
     write_report(out / REPORT_PAGE, DataReport(base.source, made))
     gathered.spool.close()
@@ -189,7 +190,7 @@ def _refuse_nothing(gathered: Gathered, data: DataSection) -> None:
     if not gathered.sides["train"]:
         faults.append("no row is left to train on")
     if not gathered.sides["validation"]:
-        faults.append(f"no row fell into the validation share of {data.validation_fraction:g}")
+        faults.append(f"no row is held back for validation ({data.split})")
     if data.preferences and not gathered.sides["preferences"]:
         faults.append("no preference pair is left")
     if faults:
@@ -224,7 +225,14 @@ def _counts(tally: Tally, sections: Sequence[SourceSection]) -> tuple[SourceCoun
 
 
 def _profile(
-    builder: ProfileBuilder, tally: Tally, gathered: Gathered, data: DataSection, tokenizer: str, max_length: int, counts: dict[Side, int]
+    builder: ProfileBuilder,
+    tally: Tally,
+    gathered: Gathered,
+    data: DataSection,
+    tokenizer: str,
+    max_length: int,
+    counts: dict[Side, int],
+    suites: set[str],
 ) -> DataProfile:
     return builder.build(
         tally,
@@ -235,6 +243,9 @@ def _profile(
         validation_rows=counts["validation"],
         preference_rows=counts["preferences"],
         repeated_rows=counts["train"] - len(gathered.sides["train"]),
+        fold=data.split if data.folds else "",
+        privacy=data.privacy_mode,
+        suites=suites,
         duplicates=gathered.duplicate_counts(),
         balance=gathered.balanced.plan if gathered.balanced else (),
     )

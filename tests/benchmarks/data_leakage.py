@@ -13,7 +13,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+
+from opencc import OpenCC
 
 from evaluation.suite import load_suite
 from training.data.leakage import KINDS, Index, SuitePrompt
@@ -100,9 +103,21 @@ def _some_words_changed(text: str, rng: random.Random, share: float) -> str:
     return joiner.join(("thing" if joiner else "某") if rng.random() < share else part for part in parts)
 
 
+@cache
+def _converter() -> OpenCC:
+    return OpenCC("s2twp")  # with Taiwan's words, which is harder than its characters
+
+
+def _traditional(text: str) -> str:
+    """English stays as it is."""
+    return str(_converter().convert(text))
+
+
 PLANTS: dict[str, Plant] = {
     "exact": lambda prompt, row, rng: (prompt.text, row[1]),
     "case and punctuation changed": lambda prompt, row, rng: (prompt.text.translate(_BARE).upper(), row[1]),
+    "in traditional characters": lambda prompt, row, rng: (_traditional(prompt.text), row[1]),
+    "reference in traditional characters": lambda prompt, row, rng: (row[0], _traditional(prompt.reference)),
     "one typo": lambda prompt, row, rng: (_typo(prompt.text, rng), row[1]),
     "one common word exchanged": lambda prompt, row, rng: (_paraphrase(prompt.text, rng, 1), row[1]),
     "three common words exchanged": lambda prompt, row, rng: (_paraphrase(prompt.text, rng, 3), row[1]),
@@ -120,9 +135,9 @@ PLANTS: dict[str, Plant] = {
 
 def catch_table(corpora: dict[str, tuple[list[SuitePrompt], list[Row]]]) -> None:
     """Share of planted leaks caught, for the right prompt or one with the same text, and by which check."""
-    print(f"{'share of planted leaks caught':34}" + "".join(f"{name:>16}" for name in corpora))
+    print(f"{'share of planted leaks caught':36}" + "".join(f"{name:>16}" for name in corpora))
     for plant, make in PLANTS.items():
-        line = f"{plant:34}"
+        line = f"{plant:36}"
         for prompts, rows in corpora.values():
             rng = random.Random(plant)
             index = Index(prompts)

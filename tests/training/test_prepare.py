@@ -124,3 +124,22 @@ def test_all_missing_files_are_named_at_once(tiny: TinyLine, tmp_path: Path) -> 
 def test_rows_that_are_all_too_long_leave_nothing_to_train_on(tiny: TinyLine, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row is left to train on"):
         prepare(tiny, tmp_path, [{**FAIR, "instruction": "long " * 200}])
+
+
+def test_a_row_of_a_million_tokens_is_dropped_for_its_length(tiny: TinyLine, tmp_path: Path) -> None:
+    manifest = prepare(tiny, tmp_path, [*alpaca_rows(20), {**FAIR, "instruction": "long " * 1_000_000}])
+
+    assert manifest.sources[0].dropped == {"too_long": 1}
+
+
+def test_a_fold_is_held_back_and_the_others_are_trained_on(tiny: TinyLine, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", alpaca_rows(20))
+    trained: list[object] = []
+    for fold in range(4):
+        data = DataSection.model_validate({"sft": [{"path": path}], "folds": 4, "fold": fold})
+        out = tmp_path / str(fold)
+        manifest = prepare_dataset(tiny.model, data, tiny.base, out, silent)
+        assert manifest.train_rows + manifest.validation_rows == 20
+        trained += [row["id"] for row in read_prepared(out / TRAIN)]
+
+    assert {trained.count(each) for each in trained} == {3}

@@ -5,66 +5,40 @@ bytes per row. Then duplicates are dropped over all sources, the mix is made, an
 The outcome does not depend on the number of workers. Next: `training/prepare.py`, which writes the dataset.
 """
 
-import multiprocessing
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from multiprocessing.pool import Pool
+from itertools import compress
+from operator import not_
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, Literal
+from typing import Literal
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from training.data.accounting import Ledger
-from training.data.balance import Balanced, balance, rank_of, side
+from training.data.balance import Balanced, balance, rank_of
 from training.data.config import DataSection
+from training.data.crew import Crew, MakeMeasure, Stage, chunks_of
 from training.data.duplicates import Duplicates, Fingerprints, find_duplicates
 from training.data.leakage import SuitePrompt
 from training.data.leakage_keys import TrainKeys
 from training.data.profile import DuplicateCounts
 from training.data.profile_builder import ProfileBuilder
 from training.data.profile_duplicates import duplicate_counts
-from training.data.read_record import Read
-from training.data.refine import Kept, Measure, Refined, Refiner
-from training.data.rows import Place, Rejected
+from training.data.rows import Rejected
 from training.data.sources import Source, SourceSection, open_source
+from training.data.spool import Spool, Waiting
 from training.progress import Progress, Report
 
-Stage = Literal["sft", "dpo", "any"]
-MakeMeasure = Callable[[], Measure]
 Side = Literal["train", "validation", "preferences"]
-
-_CHUNK_ROWS = 500
-_INLINE_ROWS = 2_000  # fewer rows than this are done before a pool of processes has started
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A row in the spool."""
-
-    source: int
-    place: Place
-    start: int
-    size: int
-    question_key: str
-    changes: tuple[str, ...]
-    weights: tuple[int, int, int]  # characters, tokens, tokens that bear loss
-    language: str
-    topic: str
-    masked: dict[str, int]
 
 
 @dataclass
 class Gathered:
     """Every row that is used, where it belongs, and how often it is used."""
 
-    spool: "Spool"
+    spool: Spool
     rows: list[Waiting]
     sides: dict[Side, list[int]] = field(default_factory=lambda: {"train": [], "validation": [], "preferences": []})
     copies: dict[int, int] = field(default_factory=dict)
@@ -97,47 +71,6 @@ class Gathered:
         return (self.rows[number] for numbers in self.sides.values() for number in numbers)
 
 
-class Spool:
-    """Rows on disk until it is known which of them stay; the file has no name and is gone with the process."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the spool
-        self._end = 0
-
-    def put(self, source: int, kept: Kept) -> Waiting:
-        """Append a row."""
-        body = orjson.dumps([*kept.sides, kept.line.decode()])
-        start, self._end = self._end, self._end + len(body)
-        self._file.write(body)
-        weights = (kept.characters, kept.tokens, kept.loss_tokens)
-        return Waiting(
-            source, kept.place, start, len(body), kept.question_key, kept.changes, weights, kept.language, kept.topic, dict(kept.masked)
-        )
-
-    def sides(self, row: Waiting) -> tuple[str, str]:
-        """Question and answer of a row."""
-        question, answer, _ = self._read(row)
-        return question, answer
-
-    def raw(self, row: Waiting) -> str:
-        """Question and answer, for a person who looks at what was left out."""
-        return orjson.dumps(dict(zip(("question", "answer"), self.sides(row), strict=True))).decode()
-
-    def line(self, row: Waiting) -> bytes:
-        """The row as it is to be written."""
-        line: str = self._read(row)[2]
-        return line.encode()
-
-    def close(self) -> None:
-        """Give the disk back."""
-        self._file.close()
-
-    def _read(self, row: Waiting) -> Any:
-        self._file.seek(row.start)
-        return orjson.loads(self._file.read(row.size))
-
-
 def gather(
     data: DataSection,
     wanted: Sequence[tuple[Stage, SourceSection]],
@@ -165,10 +98,10 @@ def gather(
     prints: list[Fingerprints] = []
     sections = [section for _, section in wanted]
     labels = distinct_labels(sections)
-    with _Crew(data, prompts, max_tokens, make_measure) as crew:
+    with Crew(data, prompts, max_tokens, make_measure) as crew:
         sources = tuple(open_source(section.model_copy(update={"name": label})) for section, label in zip(sections, labels, strict=True))
         gathered.sources = sources
-        for number, refined in crew.refine(_chunks([stage for stage, _ in wanted], sources), _told(report, sources)):
+        for number, refined in crew.refine(chunks_of([stage for stage, _ in wanted], sources), _told(report, sources)):
             ledger.merge(refined.tally, refined.rejected)
             _absorb(profile, refined.profile)
             gathered.rows += [gathered.spool.put(number, kept) for kept in refined.kept]
@@ -190,16 +123,6 @@ def distinct_labels(sections: Sequence[SourceSection]) -> list[str]:
     return labels
 
 
-_Chunk = tuple[int, SourceSection, Stage, list[Read]]
-
-
-def _chunks(stages: Sequence[Stage], sources: Sequence[Source]) -> Iterator[_Chunk]:
-    for number, (stage, source) in enumerate(zip(stages, sources, strict=True)):
-        rows = iter(source)
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
-            yield number, source.section, stage, chunk
-
-
 def _told(report: Report, sources: Sequence[Source]) -> Callable[[int], None]:
     started = time.monotonic()
 
@@ -209,74 +132,6 @@ def _told(report: Report, sources: Sequence[Source]) -> Callable[[int], None]:
         report(Progress(done, 0, "rows", f"{sources[number].section.label}, {per_s:.0f} rows/s"))
 
     return tell
-
-
-class _Crew:
-    """The processes that refine chunks: none for a few rows, a pool as soon as there are more."""
-
-    def __init__(self, data: DataSection, prompts: Sequence[SuitePrompt], max_tokens: int | None, make_measure: MakeMeasure | None) -> None:
-        self._workers = data.workers or len(os.sched_getaffinity(0))
-        self._pool: Pool | None = None
-        self._refiner: Refiner | None = None
-
-        def build() -> Refiner:
-            return Refiner(data, prompts, max_tokens, make_measure() if make_measure else None)
-
-        self._build = build
-
-    def __enter__(self) -> "_Crew":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
-
-    def refine(self, chunks: Iterator[_Chunk], tell: Callable[[int], None]) -> Iterator[tuple[int, Refined]]:
-        """Refined chunks in reading order, a few ahead of whoever takes them."""
-        first, rows = [], 0
-        for chunk in chunks:
-            first.append(chunk)
-            rows += len(chunk[3])
-            if rows > _INLINE_ROWS:
-                break
-        if rows <= _INLINE_ROWS or self._workers == 1:
-            self._refiner = self._refiner or self._build()
-            for number, section, stage, reads in _then(first, chunks):
-                yield number, self._refiner.refine(section, stage, reads)
-                tell(number)
-            return
-        yield from self._refine_in_pool(_then(first, chunks), tell)
-
-    def _refine_in_pool(self, chunks: Iterator[_Chunk], tell: Callable[[int], None]) -> Iterator[tuple[int, Refined]]:
-        # Forked, so that the tokenizer's library is not imported once per worker.
-        self._pool = multiprocessing.get_context("fork").Pool(self._workers, _become_worker, (self._build,))
-        ahead: deque[tuple[int, Any]] = deque()
-        for number, section, stage, reads in chunks:
-            ahead.append((number, self._pool.apply_async(_work, (section, stage, reads))))
-            if len(ahead) > 2 * self._workers:
-                source, result = ahead.popleft()
-                yield source, result.get()
-                tell(source)
-        for source, result in ahead:
-            yield source, result.get()
-            tell(source)
-
-
-def _then(first: list[_Chunk], rest: Iterator[_Chunk]) -> Iterator[_Chunk]:
-    yield from first
-    yield from rest
-
-
-_own: list[Refiner] = []  # the worker process's
-
-
-def _become_worker(build: Callable[[], Refiner]) -> None:
-    _own[:] = [build()]
-
-
-def _work(section: SourceSection, stage: Stage, reads: list[Read]) -> Refined:
-    return _own[0].refine(section, stage, reads)
 
 
 def _absorb(total: ProfileBuilder, part: ProfileBuilder) -> None:
@@ -311,15 +166,13 @@ def _mix(gathered: Gathered, data: DataSection, wanted: Sequence[tuple[Stage, So
         if gathered.duplicates is None
         else np.flatnonzero(gathered.duplicates.kept_instead == np.arange(len(gathered.rows)))
     )
-    train = []
+    for_sft: list[int] = []
     for number in map(int, stays):
-        row = gathered.rows[number]
-        if wanted[row.source][0] == "dpo":
-            gathered.sides["preferences"].append(number)
-        elif side(row.question_key, data.validation_fraction) == "validation":
-            gathered.sides["validation"].append(number)
-        else:
-            train.append(number)
+        is_pair = wanted[gathered.rows[number].source][0] == "dpo"
+        (gathered.sides["preferences"] if is_pair else for_sft).append(number)
+    held_back = data.held_back([gathered.rows[number].question_key for number in for_sft])
+    gathered.sides["validation"] += compress(for_sft, held_back)
+    train = list(compress(for_sft, map(not_, held_back)))
     rows = [gathered.rows[number] for number in train]
     weights = {label: section.weight for label, (_, section) in zip(labels, wanted, strict=True)}
     mixed = balance(

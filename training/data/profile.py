@@ -19,6 +19,7 @@ from training.data.reasons import CHOSEN_AWAY, REASONS
 from training.errors import RecordError
 
 PROFILE = "data_report.json"
+PrivacyMode = Literal["mask", "drop_row", "count", "off"]
 
 
 class _Value(BaseModel):
@@ -101,6 +102,7 @@ class DataProfile(_Value):
     validation_rows: int = Field(default=0, ge=0)
     preference_rows: int = Field(default=0, ge=0)
     repeated_rows: int = Field(default=0, ge=0, description="of the training rows, those that are a repeat of another")
+    fold: str = Field(default="", description="which fold was held back, in words; empty where none is, or a fixed share")
     tokens: Histogram = Field(default_factory=Histogram, description="tokens per kept row")
     tokens_refused: Histogram = Field(default_factory=Histogram, description="tokens per row dropped for its length")
     characters: Histogram = Field(default_factory=Histogram, description="characters per kept row")
@@ -108,9 +110,13 @@ class DataProfile(_Value):
     languages: dict[str, int] = Field(default_factory=dict, description="language -> kept rows")
     languages_refused: dict[str, int] = Field(default_factory=dict, description="language -> rows dropped for it")
     topics: dict[str, int] = Field(default_factory=dict, description="topic -> kept rows")
-    masked: dict[str, int] = Field(default_factory=dict, description="kind of personal data -> times masked in kept rows")
-    masked_rows: int = Field(default=0, ge=0, description="kept rows in which something was masked")
+    privacy: PrivacyMode = Field(default="mask", description="what was done with personal data; off if it was not looked for")
+    masked: dict[str, int] = Field(default_factory=dict, description="kind of personal data -> times found in kept rows")
+    masked_rows: int = Field(default=0, ge=0, description="kept rows in which there was some")
+    terms: dict[str, int] = Field(default_factory=dict, description="term of the glossary that was rewritten -> times, in all rows read")
+    adverts: dict[str, int] = Field(default_factory=dict, description="sentence taken out as an advert, masked -> times, in all rows read")
     duplicates: DuplicateCounts = Field(default_factory=DuplicateCounts)
+    suites: tuple[str, ...] = Field(default=(), description="evaluation suites that the rows were compared with")
     leaks: tuple[LeakedPrompt, ...] = ()
     balance: tuple[SourceShare, ...] = ()
     examples: dict[str, tuple[DroppedExample, ...]] = Field(default_factory=dict, description="reason code -> first rows")

@@ -5,7 +5,7 @@ Text is masked before it is kept. Knows nothing of files, tokenizers or recipes.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,7 +13,17 @@ from xxhash import xxh64_intdigest
 
 from training.data.accounting import Tally
 from training.data.balance import SourceShare
-from training.data.profile import DataProfile, DroppedExample, DuplicateCounts, FormatSeen, LeakedPrompt, Sample, SourceProfile, most_first
+from training.data.profile import (
+    DataProfile,
+    DroppedExample,
+    DuplicateCounts,
+    FormatSeen,
+    LeakedPrompt,
+    PrivacyMode,
+    Sample,
+    SourceProfile,
+    most_first,
+)
 from training.data.profile_histogram import Histogram, edge_below
 from training.data.profile_samples import Mask, masked_pair, short
 from training.data.rows import Place, Rejected
@@ -22,7 +32,7 @@ K = TypeVar("K")
 V = TypeVar("V", str, tuple[str, int])
 
 OTHER = "(other)"
-_TOPICS = 1000
+_NAMES = 1000  # topics, terms or adverts that are told apart
 _DETAIL_CHARACTERS = 300
 _LEAKS = 200
 _SAMPLES_PER_CHANGE = 4
@@ -58,6 +68,8 @@ class ProfileBuilder:
     topics: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     masked_rows: int = 0
+    terms: Counter[str] = field(default_factory=Counter)
+    adverts: Counter[str] = field(default_factory=Counter)
     formats: Counter[tuple[str, str]] = field(default_factory=Counter)
     recognised_by: dict[tuple[str, str], str] = field(default_factory=dict)
     leaks: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -87,10 +99,19 @@ class ProfileBuilder:
         if language:
             self.languages[language] += 1
         if topic:
-            self._count_topic(short(topic), 1)
+            _count(self.topics, short(topic), 1)
         if masked:
             self.masked.update(masked)
             self.masked_rows += 1
+
+    def rewrite(self, terms: Mapping[str, int]) -> None:
+        """Terms of the glossary were written another way, so often."""
+        for term, times in terms.items():
+            _count(self.terms, short(term), times)
+
+    def take_out(self, advert: str) -> None:
+        """A sentence was taken out as an advert; given masked."""
+        _count(self.adverts, short(advert), 1)
 
     def refuse_length(self, tokens: int) -> None:
         """A row was dropped for its length: it belongs on the other side of the truncation line."""
@@ -125,17 +146,17 @@ class ProfileBuilder:
             loss_tokens=self.loss_tokens + other.loss_tokens,
             languages=self.languages + other.languages,
             languages_refused=self.languages_refused + other.languages_refused,
-            topics=Counter(self.topics),
+            topics=_joined(self.topics, other.topics),
             masked=self.masked + other.masked,
             masked_rows=self.masked_rows + other.masked_rows,
+            terms=_joined(self.terms, other.terms),
+            adverts=_joined(self.adverts, other.adverts),
             formats=self.formats + other.formats,
             recognised_by=_least(self.recognised_by, other.recognised_by),
             leaks=self.leaks + other.leaks,
             leak_places=_least(self.leak_places, other.leak_places),
             samples={change: list(kept) for change, kept in self.samples.items()},
         )
-        for topic, rows in other.topics.items():
-            total._count_topic(topic, rows)
         for change, kept in other.samples.items():
             for rank, sample in kept:
                 total._take(change, rank, sample)
@@ -152,6 +173,9 @@ class ProfileBuilder:
         validation_rows: int = 0,
         preference_rows: int = 0,
         repeated_rows: int = 0,
+        fold: str = "",
+        privacy: PrivacyMode = "mask",
+        suites: Iterable[str] = (),
         duplicates: DuplicateCounts | None = None,
         balance: Sequence[SourceShare] = (),
     ) -> DataProfile:
@@ -172,6 +196,7 @@ class ProfileBuilder:
             validation_rows=validation_rows,
             preference_rows=preference_rows,
             repeated_rows=repeated_rows,
+            fold=fold,
             tokens=self.tokens.frozen(),
             tokens_refused=self.tokens_refused.frozen(),
             characters=self.characters.frozen(),
@@ -179,17 +204,18 @@ class ProfileBuilder:
             languages=most_first(self.languages),
             languages_refused=most_first(self.languages_refused),
             topics=most_first(self.topics),
+            privacy=privacy,
             masked=most_first(self.masked),
             masked_rows=self.masked_rows,
+            terms=most_first(self.terms),
+            adverts=most_first(self.adverts),
             duplicates=duplicates or DuplicateCounts(),
+            suites=tuple(sorted({short(suite) for suite in suites})),
             leaks=tuple(self._leaked()),
             balance=tuple(balance),
             examples={code: tuple(_example(row, mask) for row in rows) for code, rows in sorted(tally.examples.items())},
             samples=tuple(self._shown_samples()),
         )
-
-    def _count_topic(self, topic: str, rows: int) -> None:
-        self.topics[topic if topic in self.topics or len(self.topics) < _TOPICS else OTHER] += rows
 
     def _would_take(self, change: str, rank: int) -> bool:
         kept = self.samples.get(change, [])
@@ -237,6 +263,18 @@ class ProfileBuilder:
                 if turn < len(kept) and len(shown) < _SAMPLES and (sample := kept[turn][1]):
                     shown.setdefault((sample.file, sample.line), sample)
         return list(shown.values())
+
+
+def _count(counts: Counter[str], name: str, times: int) -> None:
+    """Of a bounded number of names; what comes later is counted together."""
+    counts[name if name in counts or len(counts) < _NAMES else OTHER] += times
+
+
+def _joined(ours: Counter[str], theirs: Counter[str]) -> Counter[str]:
+    total = Counter(ours)
+    for name, times in theirs.items():
+        _count(total, name, times)
+    return total
 
 
 def _least(ours: Mapping[K, V], theirs: Mapping[K, V]) -> dict[K, V]:

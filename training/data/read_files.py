@@ -18,7 +18,9 @@ from training.errors import DataError
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet")
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".gzip", ".zstd")
+SILENCE_S = 60.0  # of a web server
 _GLOB = frozenset("*?[")
+_WEB = ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ def find_files(path: Path | str) -> FoundFiles:
     if found.skipped:
         listed = "; ".join(f"{file.path} {file.why}" for file in found.skipped[:5])
         raise DataError(f"{shown} holds no file that can be read: {listed}", do=f"supported endings: {', '.join(ENDINGS + PACKED_ENDINGS)}")
-    raise DataError(f"data file {shown} is not there", do="correct the path in the recipe, or put the file there")
+    if isinstance(path, Path) and path.expanduser().is_dir():
+        raise DataError(f"the folder {shown} holds no file", do="name the folder that the files lie in, or put them there")
+    what = f"no file matches {shown}" if _GLOB & set(shown) else f"data file {shown} is not there"
+    raise DataError(what, do="correct the path, or put the file there; a relative path starts at the recipe, or where the command runs")
 
 
 def stem_ending(name: str) -> str:
@@ -91,7 +96,7 @@ def _local(path: Path) -> FoundFiles:
         fixed = Path(*path.parts[: next(number for number, part in enumerate(path.parts) if _GLOB & set(part))])
         return _sorted_out((match for match in matches if os.path.isfile(match)), fixed.parent, fixed)
     except (OSError, ValueError) as error:
-        raise DataError(f"data file {path} cannot be read: {_said(error)}", do="correct the path in the recipe") from None
+        raise DataError(f"data file {path} cannot be read: {_said(error)}", do="correct the path, or who may read it") from None
 
 
 def _sorted_out(paths: Iterable[str], named_from: Path, root: Path) -> FoundFiles:
@@ -145,14 +150,24 @@ def _remote(url: str) -> FoundFiles:
 def _listed(address: str) -> FoundFiles:
     import fsspec  # 60 ms, and needed for addresses alone
 
-    system, path = fsspec.core.url_to_fs(address)
     scheme = address.partition("://")[0]
-    if _GLOB & set(path) and not system.exists(path):
+    system, path = fsspec.core.url_to_fs(address, **_patience(scheme))
+    wild = _GLOB - {"?"} if scheme in _WEB else _GLOB  # there, a question mark begins the query
+    if wild & set(path) and not system.exists(path):
         return _remote_many(system, scheme, system.glob(path))
     about = system.info(path)
     if about["type"] == "directory":
         return _remote_many(system, scheme, system.find(path), path.rstrip("/"))
     return FoundFiles((_remote_file(system, scheme, path),))
+
+
+def _patience(scheme: str) -> dict[str, Any]:
+    """How long a web server may be silent. aiohttp's own limit is on the whole answer: five minutes, which a large file may well take."""
+    if scheme not in _WEB:
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)}}
 
 
 def _remote_many(system: Any, scheme: str, paths: Iterable[str], root: str = "") -> FoundFiles:

@@ -8,6 +8,7 @@ duplicates and weights are found by `gather.py`, which is next.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from training.data.accounting import Tally
 from training.data.cleaning import Cleaner
@@ -89,6 +90,12 @@ class Refiner:
         self._masker = Masker(data.privacy)
         self._shown = Masker(data.privacy.model_copy(update={"enabled": True, "mode": "mask"}))  # samples never show personal data
         self._index = Index(prompts, data.leakage) if prompts else None
+        self.shown_advert = lru_cache(maxsize=1000)(self.masked)  # a website has one on every page
+
+    def warm(self) -> None:
+        """Take a made-up row through every step: what steps load at their first text, processes forked afterwards then share."""
+        row = Record(Place("warm-up", 1), {"instruction": "Appelez-moi au 115, cliquez ici", "output": "请点击这里。Call Ann Smith."}, 0)
+        self.refine(SourceSection(path="warm-up"), "any", [row])
 
     def masked(self, text: str) -> str:
         """A text as a report may show it."""
@@ -139,6 +146,8 @@ class _Chunk:
             nonlocal empty
             cleaned = self.refiner._cleaner.clean(text)
             changes.update(cleaned.changes)
+            for advert in cleaned.adverts:
+                self.out.profile.take_out(self.refiner.shown_advert(advert))
             empty = empty or cleaned.is_empty
             return cleaned.text
 
@@ -167,6 +176,7 @@ class _Chunk:
         if self.refiner._glossary is not None:
             row.example, terms = self.refiner._glossary.apply_to(row.example)
             row.changes += ["glossary"] if terms else []
+            self.out.profile.rewrite(terms)
         return True
 
     def private(self, row: _Row) -> bool:

@@ -69,6 +69,8 @@ def render_report(report: DataReport) -> str:
             samples=[(sample, *differences(sample.before, sample.after)) for sample in profile.samples],
             leaked_prompts=len({(leak.suite, leak.prompt_id) for leak in profile.leaks}),
             masked=shares(profile.masked),
+            terms=shares(profile.terms),
+            adverts=shares(profile.adverts),
             percent=percent,
         )
     )

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from training.data.profile import DataProfile
+from training.data.profile import DataProfile, PrivacyMode
 from training.data.profile_histogram import Histogram
 from training.data.reasons import REASONS, STAGES, Stage
 
@@ -16,11 +16,16 @@ _MOST_TICKS = 7
 _FINE_OCTAVES = 8
 _SHOWN_NAMES = 12
 
+_PRIVACY_NAMES: dict[PrivacyMode, str] = {
+    "mask": "Personal data masked",
+    "drop_row": "Without personal data",
+    "count": "Personal data counted",
+    "off": "Personal data not looked for",
+}
 _STAGE_NAMES: dict[Stage, str] = {
     "parsed": "Read and well-formed",
     "clean": "Not empty after cleaning",
     "language": "In a wanted language",
-    "private": "Private",
     "unique": "Unique",
     "leak_free": "Not in an evaluation suite",
     "length": "Fits the model",
@@ -82,7 +87,8 @@ def funnel(profile: DataProfile) -> tuple[FunnelStep, ...]:
         lost_to = tuple((code, rows) for code, rows in profile.dropped.items() if REASONS[code].stage == stage)
         lost = sum(rows for _, rows in lost_to)
         left -= lost
-        steps.append(FunnelStep(_STAGE_NAMES[stage], left, lost, lost_to, 100.0 * left / top, 100.0 * lost / top))
+        name = _PRIVACY_NAMES[profile.privacy] if stage == "private" else _STAGE_NAMES[stage]
+        steps.append(FunnelStep(name, left, lost, lost_to, 100.0 * left / top, 100.0 * lost / top))
     return tuple(steps)
 
 

@@ -15,7 +15,7 @@ from training.data.report_text import counted, percent
 
 _WORTH_A_WORD = 0.01
 _ALWAYS_NAMED = frozenset({"leaked"})
-_SMALL_DATA_ROWS = 1000
+SMALL_DATA_ROWS = 1000
 # Repairs that say something about where the data comes from: the name of the cleaning step and the advice.
 _REPAIRS = {"mojibake": "were decoded with the wrong encoding, and mended. Export them as UTF-8: a repair is a guess"}
 
@@ -40,7 +40,7 @@ def to_fix(profile: DataProfile) -> list[str]:
         for step, rows in profile.changes.items()
         if step in _REPAIRS and rows >= _WORTH_A_WORD * profile.rows_in
     ]
-    found += list(_kept_all_the_same(profile))
+    found += [*_kept_all_the_same(profile), *_personal_data(profile)]
     sentences = [sentence for _, sentence in sorted(found, key=lambda item: (-item[0], item[1]))]
     return [*sentences, *_advice(profile)]
 
@@ -87,10 +87,15 @@ def _kept_all_the_same(profile: DataProfile) -> Iterator[tuple[int, str]]:
         yield rows, f"{counted(rows, 'row')} answer a question that another row answers differently. See which answer is right."
 
 
+def _personal_data(profile: DataProfile) -> Iterator[tuple[int, str]]:
+    if profile.privacy in ("count", "off") and profile.masked_rows >= max(1, _WORTH_A_WORD * profile.rows_in):
+        kinds = ", ".join(list(profile.masked)[:3])
+        left = f"hold personal data ({kinds}), which the model would learn and may repeat. Set `data.privacy.mode: mask`."
+        yield profile.masked_rows, f"{counted(profile.masked_rows, 'row')} ({percent(profile.masked_rows / profile.rows_in)}) {left}"
+
+
 def _advice(profile: DataProfile) -> list[str]:
-    advice = []
-    if 0 < profile.rows_used < _SMALL_DATA_ROWS:
-        advice.append(
-            f"Only {counted(profile.rows_used, 'row')}: one validation split of so few says little. Use k folds, or gather more rows."
-        )
-    return advice
+    if not 0 < profile.rows_used < SMALL_DATA_ROWS or profile.fold:
+        return []
+    few = f"Only {counted(profile.rows_used, 'row')}: one validation split of so few says little."
+    return [f"{few} Set `data.folds: 5` and run once for each `data.fold`, or gather more rows."]

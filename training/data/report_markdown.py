@@ -23,7 +23,7 @@ def markdown_report(report: DataReport) -> str:
     profile = report.profile
     sections = [
         f"# {report.verdict.headline}\n\n{escaped(report.title)}. {report.verdict.detail}",
-        _listed("What to fix first", (escaped(sentence, 400) for sentence in report.fixes), "1."),
+        _listed("What to fix first", (escaped(sentence, 400) for sentence in report.fixes), numbered=True),
         _table("Rows", ("step", "rows", "lost", "reasons"), _funnel_rows(profile)),
         _table("Sources", ("source", "read as", "in", "as it was", "changed", "dropped"), _source_rows(profile)),
         _listed("Lengths", _lengths(profile)),
@@ -48,8 +48,8 @@ def _table(title: str, names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) 
     return "\n".join([f"## {title}\n", *lines]) if len(lines) > 2 else ""
 
 
-def _listed(title: str, sentences: Iterable[str], bullet: str = "-") -> str:
-    lines = [f"{bullet} {sentence}" for sentence in sentences]
+def _listed(title: str, sentences: Iterable[str], *, numbered: bool = False) -> str:
+    lines = [f"{number}. {sentence}" if numbered else f"- {sentence}" for number, sentence in enumerate(sentences, start=1)]
     return "\n".join([f"## {title}\n", *lines]) if lines else ""
 
 
@@ -61,8 +61,9 @@ def _funnel_rows(profile: DataProfile) -> Iterator[tuple[str, ...]]:
 def _source_rows(profile: DataProfile) -> Iterator[tuple[str, ...]]:
     for source in profile.sources:
         formats = ", ".join(f"{escaped(seen.name)} ({escaped(seen.why)})" for seen in source.formats)
-        numbers = source.rows_in, source.kept, source.changed, sum(source.dropped.values())
-        yield escaped(source.name), formats, *(f"{number:,}" for number in numbers)
+        numbers = (f"{number:,}" for number in (source.rows_in, source.kept, source.changed))
+        dropped = f"{sum(source.dropped.values()):,}" + (f": {_counts(source.dropped)}" if source.dropped else "")
+        yield escaped(source.name), formats, *numbers, dropped
 
 
 def _lengths(profile: DataProfile) -> Iterator[str]:
@@ -88,9 +89,13 @@ def _contents(profile: DataProfile) -> Iterator[str]:
         if counts:
             yield f"{name}: " + ", ".join(f"{escaped(bar.name)} {percent(bar.share)}" for bar in shares(counts))
     if profile.masked:
-        yield f"personal data masked in {profile.masked_rows:,} rows: {_counts(profile.masked)}"
+        done = "masked" if profile.privacy == "mask" else "found, and left as it is,"
+        yield f"personal data {done} in {profile.masked_rows:,} rows: {_counts(profile.masked)}"
     if profile.changes:
         yield f"rows changed by: {_counts(profile.changes)}"
+    for name, times in (("terms written as the glossary has them", profile.terms), ("adverts taken out", profile.adverts)):
+        if times:
+            yield f"{name}: {', '.join(f'{escaped(bar.name)} {bar.rows:,} ×' for bar in shares(times))}"
     doubles = profile.duplicates
     if doubles.exact_clusters or doubles.near_clusters:
         groups = f"{doubles.exact_clusters:,} exact, {doubles.near_clusters:,} near"

@@ -1,17 +1,33 @@
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.profile import DataProfile, DroppedExample, DuplicateCounts, FormatSeen, LeakedPrompt, SourceProfile
+from tests.training.data.test_gather import write
+from training.data.accounting import REJECTED, Ledger
+from training.data.config import DataSection
+from training.data.gather import gather
+from training.data.profile import (
+    DataProfile,
+    DroppedExample,
+    DuplicateCounts,
+    FormatSeen,
+    LeakedPrompt,
+    PrivacyMode,
+    SourceProfile,
+)
+from training.data.profile_builder import ProfileBuilder
 from training.data.profile_histogram import Histogram
 from training.data.reasons import STAGES
 from training.data.report import DataReport, render_report
 from training.data.report_charts import funnel, length_chart, shares
 from training.data.report_fixes import to_fix
+from training.data.report_markdown import markdown_report
 from training.data.report_text import differences, visible
+from training.progress import silent
 
 
 def source(name: str = "faq.jsonl", kept: int = 8, **dropped: int) -> SourceProfile:
@@ -123,7 +139,7 @@ def test_what_is_trained_on_and_should_not_be_is_named() -> None:
 
 
 def test_small_data_is_told_to_use_folds() -> None:
-    assert "k folds" in to_fix(DataProfile(sources=(source("a", 120),)))[-1]
+    assert "`data.folds: 5`" in to_fix(DataProfile(sources=(source("a", 120),)))[-1]
 
 
 def test_a_wrong_encoding_that_was_mended_is_still_to_be_fixed_at_its_origin() -> None:
@@ -179,3 +195,47 @@ def test_where_both_texts_were_cut_the_cut_is_no_difference() -> None:
 
     assert [piece.text for piece in before if piece.mark] == ["<p>"]
     assert not [piece for piece in after if piece.mark]
+
+
+def test_terms_and_adverts_are_shown_with_how_often(tmp_path: Path) -> None:
+    """Through the steps: the glossary writes MI out twice, and one advert stands in both rows, with a number that nobody may read."""
+    (tmp_path / "terms.csv").write_text("term,replacement\nMI,myocardial infarction\n", encoding="utf-8")
+    answers = [f"A heart attack, number {number}. Call us now at 650-253-0000." for number in range(2)]
+    rows = [{"instruction": f"What is MI, case {number}?", "output": answer} for number, answer in enumerate(answers)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    data = DataSection.model_validate({"sft": [{"path": path}], "glossary": {"path": tmp_path / "terms.csv"}})
+    builder = ProfileBuilder()
+    with Ledger(tmp_path / REJECTED) as ledger:
+        gather(data, [("sft", data.sft[0])], (), None, None, ledger, builder, tmp_path, silent)
+        profile = builder.build(ledger.close(), str)
+
+    assert profile.terms == {"MI": 2}
+    assert profile.adverts == {"Call us now at [PHONE_1].": 2}
+    for shown in (render_report(DataReport("x", profile)), markdown_report(DataReport("x", profile))):
+        assert "erms written as the glossary has them" in shown
+        assert "dverts" in shown
+        assert "[PHONE" in shown.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "page", "funnel_step"),
+    [
+        ("mask", "Masked in 3 rows", "Personal data masked"),
+        ("count", "Found in 3 rows, and <b>left as it is</b>", "Personal data counted"),
+    ],
+)
+def test_the_report_says_whether_personal_data_was_masked_or_only_counted(mode: PrivacyMode, page: str, funnel_step: str) -> None:
+    profile = DataProfile(sources=(source("a", 2000),), privacy=mode, masked={"name": 4}, masked_rows=3)
+
+    assert page in render_report(DataReport("x", profile))
+    assert funnel_step in markdown_report(DataReport("x", profile))
+    assert ("masked in 3 rows" in markdown_report(DataReport("x", profile))) == (mode == "mask")
+
+
+def test_personal_data_that_stays_is_something_to_fix() -> None:
+    kept = DataProfile(sources=(source("a", 2000),), privacy="count", masked={"phone": 60}, masked_rows=50)
+
+    assert to_fix(kept) == [
+        "50 rows (2.5 %) hold personal data (phone), which the model would learn and may repeat. Set `data.privacy.mode: mask`."
+    ]
+    assert to_fix(kept.model_copy(update={"privacy": "mask"})) == []

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from training.data.config import DataSection
 from training.data.gather import Gathered, distinct_labels, gather
 from training.data.leakage import SuitePrompt
 from training.data.profile_builder import ProfileBuilder
+from training.data.refine import Measured
+from training.data.rows import Example
+from training.errors import DataError
 from training.progress import silent
 
 WORDS = [
@@ -67,6 +72,24 @@ def test_one_worker_and_three_give_the_same_rows_on_the_same_sides(tmp_path: Pat
     train, validation, dropped = outcomes[0]
     assert len(train) + len(validation) == 4000
     assert dropped == {"duplicate": 1, "empty_question": 1}
+
+
+def test_a_worker_that_is_killed_is_one_clear_error(tmp_path: Path) -> None:
+    parent = os.getpid()
+
+    def measure(example: Example) -> Measured:
+        if os.getpid() != parent and "number" in example.messages[0]["content"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Measured(b"{}", 1, 1)
+
+    rows = [row(number) for number in range(4000)]
+    path = write(tmp_path / "rows.jsonl", [*rows, {"instruction": "the last number", "output": "x"}])
+    section = DataSection.model_validate({"sft": [{"path": path}], "workers": 2})
+
+    with pytest.raises(DataError, match="was killed"), Ledger(tmp_path / REJECTED) as ledger:
+        gather(section, [("sft", section.sft[0])], (), None, lambda: measure, ledger, ProfileBuilder(), tmp_path, silent)
+
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_the_same_row_in_two_files_is_kept_once_and_names_the_first(tmp_path: Path) -> None:

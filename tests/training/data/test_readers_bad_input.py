@@ -5,8 +5,6 @@ import json
 import lzma
 import os
 import resource
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +218,7 @@ def test_a_parquet_file_with_damaged_pages_gives_what_it_can(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", ["nowhere.jsonl", "no*.jsonl", "nul\0.jsonl"])
 def test_a_path_where_nothing_is_says_so(tmp_path: Path, path: str) -> None:
-    with pytest.raises(DataError, match=r"is not there|cannot be read"):
+    with pytest.raises(DataError, match=r"is not there|cannot be read|no file matches"):
         open_source(SourceSection(path=tmp_path / path))
 
 
@@ -252,40 +250,15 @@ def test_an_address_that_cannot_be_read_says_so(address: str, said: str) -> None
         list(open_source(SourceSection(path=address)))
 
 
-class _Server(BaseHTTPRequestHandler):
-    """Serves rows without ranges; below /torn, it promises more than it sends."""
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-        self.wfile.write(f"{LINE}\n{LINE}\n".encode())
-
-    def _answer(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(2 * len(LINE) + 2 + (1000 if "torn" in self.path else 0)))
-        self.end_headers()
-
-    def log_message(self, *args: Any) -> None:
-        """Be quiet."""
-
-
-def test_a_web_server_without_ranges_is_read_and_one_that_hangs_up_is_named() -> None:
-    server = HTTPServer(("127.0.0.1", 0), _Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    try:
-        assert len(list(open_source(SourceSection(path=f"{address}/rows.jsonl?token=hunter22")))) == 2
-        with pytest.raises(DataError, match="stopped being readable") as caught:
-            list(open_source(SourceSection(path=f"{address}/torn.jsonl?token=hunter22")))
-        assert "hunter22" not in str(caught.value)
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def test_every_reason_a_reader_gives_is_named_in_these_tests() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_readers_*.py"))
 
     assert [reason for reason in READING_REASONS if f'"{reason}"' not in text] == []
+
+
+def test_an_empty_folder_and_a_glob_without_a_match_are_told_from_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    for path, said in (("empty", "the folder .*empty holds no file"), ("no*.jsonl", "no file matches"), ("none.jsonl", "is not there")):
+        with pytest.raises(DataError, match=said):
+            open_source(SourceSection(path=tmp_path / path))

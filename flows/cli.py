@@ -15,6 +15,7 @@ import typer
 from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from flows.gate_cli import gate_app
+from flows.keys_cli import keys_app
 from flows.review_cli import review_app
 from flows.rules_cli import rules_app
 from training.errors import TunegateError
@@ -31,7 +32,6 @@ app = typer.Typer(
     Exit codes: 0 done · 1 failed · 2 wrong input, nothing started · 3 the verdict is not PASS · 4 refused · 130 stopped by Ctrl-C.
     Where things are kept: ./.tunegate, or TUNEGATE_HOME. Every TUNEGATE_ variable: serving/README.md.""",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of the gateway.")
 app.add_typer(keys_app, name="keys")
 data_app = typer.Typer(no_args_is_help=True, help="Look through data before it is trained on.")
 app.add_typer(data_app, name="data")
@@ -242,48 +242,6 @@ def check_data(
     if not as_json:
         typer.echo(f"report   {checked.page}\nrejected {checked.rejected}")
     raise typer.Exit(FAILED if checked.profile.faults else DONE)
-
-
-@keys_app.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="who will use it")],
-    scope: Annotated[list[str] | None, typer.Option(help="infer, admin or approve; may be given several times")] = None,
-) -> None:
-    """Make a key. Its secret is printed once and kept nowhere."""
-    from flows.serving_control import open_registry
-    from serving.keys import Scope
-    from serving.settings import load_settings
-    from training.errors import InputError
-
-    unknown = sorted(set(scope or []) - {each.value for each in Scope})
-    if unknown:
-        raise InputError(f"unknown scope {', '.join(unknown)}", do=f"choose from {', '.join(each.value for each in Scope)}")
-    with open_registry(load_settings()) as registry:
-        info, secret = registry.create_key(name, [Scope(each) for each in scope or ["infer"]])
-    typer.echo(f"{info.id}\t{secret.get_secret_value()}")
-
-
-@keys_app.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """Every key that was ever made; the secrets are not known."""
-    from flows import views
-    from flows.serving_control import open_registry
-    from serving.settings import load_settings
-
-    with open_registry(load_settings()) as registry:
-        found = registry.keys()
-    typer.echo(json.dumps([key.model_dump(mode="json") for key in found], indent=2)) if as_json else views.show_keys(console, found)
-
-
-@keys_app.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY", help="the id that `keys list` prints")]) -> None:
-    """Shut a key out for good; gateways follow within a second."""
-    from flows.serving_control import open_registry
-    from serving.settings import load_settings
-
-    with open_registry(load_settings()) as registry:
-        registry.revoke_key(key_id)
-    console.print(f"{key_id} is revoked", highlight=False)
 
 
 def main() -> None:

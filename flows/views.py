@@ -89,8 +89,15 @@ def show_release(console: Console, release: Release, steps: Sequence[Transition]
 
 def show_keys(console: Console, keys: Sequence[KeyInfo]) -> None:
     """One row per key."""
-    table = Table("key", "name", "scopes", "made", "revoked", box=None, pad_edge=False)
+    table = Table("key", "name", "scopes", "limits", "made", "ends", box=None, pad_edge=False)
     for key in keys:
-        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "–"
-        table.add_row(key.id, plain(key.name), ", ".join(sorted(key.scopes)), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+        ends = (
+            f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "–"
+        )
+        table.add_row(key.id, plain(key.name), ", ".join(sorted(key.scopes)), _limits(key), f"{key.created_at:%Y-%m-%d %H:%M}", ends)
     console.print(table)
+
+
+def _limits(key: KeyInfo) -> str:
+    limits = ((key.requests_per_minute, "requests/min"), (key.tokens_per_minute, "tokens/min"), (key.max_concurrent, "at a time"))
+    return ", ".join(f"{amount} {unit}" for amount, unit in limits if amount is not None) or "–"

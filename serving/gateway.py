@@ -2,166 +2,203 @@
 
     GET  /v1/models                                      key with scope infer
     POST /v1/chat/completions   POST /v1/completions     key with scope infer
+    POST /v1/embeddings                                  key with scope infer; where the engine has it
+    POST /v1/feedback                                    key with scope infer; where answers are kept
     GET  /health                                         anyone: is there a ready release for every public name?
-    GET  /metrics                                        callers on this machine
+    GET  /openapi.json                                   anyone: this list, for programs
+    GET  /metrics                                        callers on this machine that speak for nobody else
 
-Anything else is 404 and reaches nobody. A plain ASGI application; it starts no process and reads no registry.
-Behind a front proxy on the same machine, `/metrics` is only closed to others if the proxy sends `X-Forwarded-For`.
-Next: `gateway_exchange.py`, what happens to a request that was let in.
+Anything else is 404 and reaches nobody. Puts questions to its parts and decides; it starts no process and reads no registry.
+Next: `gateway_admission.py`, places and the queue; `gateway_exchange.py`, what happens to a request that was let in.
 """
 
-import asyncio
 import ipaddress
 import json
+import random
 import time
+from datetime import UTC, datetime
 
+from serving.gateway_admission import Admission
+from serving.gateway_call import Call, Header
 from serving.gateway_exchange import RETRY_AFTER_S, Exchange, ModelRoute, Ports
-from serving.gateway_reply import Receive, Reply, Scope, Send
-from serving.keys import KeyRing
-from serving.keys import Scope as KeyScope
-from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, Caps, ModelRequest, read_request
-from serving.metrics import CONTENT_TYPE, NO_RELEASE, GatewayMetrics, Outcome, Route
+from serving.gateway_feedback import ACCEPTED, read_feedback
+from serving.gateway_openapi import document
+from serving.gateway_order import Order, pin_of, stickiness_of
+from serving.gateway_retries import RetryBudget
+from serving.gateway_stream import Usage
+from serving.gateway_witness import AnswerWitness, Shadows
+from serving.keeping import Keeper
+from serving.key_limits import Grant, KeyLimiter
+from serving.keys import KeyRing, Scope
+from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Caps, ModelRequest, read_request
+from serving.metrics import CONTENT_TYPE, NO_RELEASE, GatewayMetrics, Outcome
+from serving.metrics import Route as RouteLabel
 from serving.openai_errors import (
     ApiError,
-    body_timeout,
     forbidden,
     method_not_allowed,
     model_not_found,
     no_champion,
-    overloaded,
-    too_large,
     unauthorized,
     unknown_route,
 )
-from serving.routing import Backend, RoutingTable
+from serving.routing import Route, RoutingTable
 from serving.settings import Settings
 from serving.upstream import Upstream
 
+_OWN_LABELS: dict[str, RouteLabel] = {"/v1/models": "models", "/v1/feedback": "feedback"}
 _MAX_KEY_BYTES = 256
+_FORWARDED = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 MODEL_ROUTES = {
     route.path: route
     for route in (
         ModelRoute("/v1/chat/completions", "chat_completions", CHAT_FIELDS),
         ModelRoute("/v1/completions", "completions", COMPLETION_FIELDS),
+        ModelRoute("/v1/embeddings", "embeddings", EMBEDDING_FIELDS, optional=True),
     )
 }
-
-
-class CallerGone(Exception):
-    """The caller hung up before its request was whole."""
+_GET, _POST = (b"GET", b"HEAD"), (b"POST",)
+ROUTES = {"/v1/models": _GET, "/health": _GET, "/openapi.json": _GET, "/metrics": _GET, **dict.fromkeys(MODEL_ROUTES, _POST)}
+_FEEDBACK = "/v1/feedback"
+_WITH_KEY = frozenset({"/v1/models", _FEEDBACK, *MODEL_ROUTES})
 
 
 def create_app(settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics) -> "Gateway":
-    """Put the gateway together. `upstream` is opened and closed by ASGI's lifespan."""
-    return Gateway(settings, routing, keys, upstream, metrics)
+    """Put the gateway together; `gateway_door.Door` opens it to callers."""
+    keeper = Keeper(settings.kept_folder, max_bytes=settings.capture_max_mb << 20, max_age_s=settings.capture_days * 86_400)
+    return Gateway(settings, routing, keys, upstream, metrics, keeper)
 
 
 class Gateway:
-    """The ASGI application."""
+    """The desk that every connection puts its calls to."""
 
-    def __init__(self, settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics) -> None:
-        self._settings, self._routing, self._keys, self._upstream, self._metrics = settings, routing, keys, upstream, metrics
+    def __init__(
+        self, settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics, keeper: Keeper
+    ) -> None:
+        self._keeper = keeper
+        if settings.capture_ratio:
+            keeper.start()
         self._caps = Caps(json_depth=settings.max_json_depth, sequences=settings.max_n, tokens=settings.max_tokens)
-        self._ports = Ports(routing, upstream, metrics, settings.total_timeout_s)
-        self._in_flight = 0
+        self._document = document(self._caps, feedback=bool(settings.capture_ratio))
+        self._shadows = Shadows(upstream, keeper, most=settings.max_shadows, total_timeout_s=settings.total_timeout_s)
+        self._routes = ROUTES | ({_FEEDBACK: _POST} if settings.capture_ratio else {})
+        self._settings, self._routing, self._keys, self._metrics, self.upstream = settings, routing, keys, metrics, upstream
+        self._ports = Ports(
+            upstream, metrics, RetryBudget(settings.retry_ratio), settings.total_timeout_s, settings.idle_timeout_s, time.monotonic
+        )
+        self._limiter = KeyLimiter(time.monotonic)
+        self._admission = Admission(settings.max_in_flight, settings.max_queue, settings.queue_timeout_s, time.monotonic)
+        routing.on_change(self._admission.pump)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection event, as ASGI 3 wants it."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, Reply(send))
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
+    # From a connection.
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await self._upstream.open()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._upstream.close()
-        await send({"type": "lifespan.shutdown.complete"})
+    def glance(self, call: Call) -> ApiError | None:
+        """Route, method and key: what can be known from the head alone."""
+        allowed = self._routes.get(call.path)
+        if allowed is None or (call.path == "/metrics" and not _is_neighbour(call)):
+            return unknown_route(call.path)
+        if call.method not in allowed:
+            return method_not_allowed(call.method.decode("latin-1"), allowed[0].decode())
+        return self._authenticate(call) if call.path in _WITH_KEY else None
 
-    async def _http(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        started_s = time.perf_counter()
-        # An escaped spelling of a known path is not that path: nothing is let in that was not written down here.
-        path, method = scope.get("raw_path", scope["path"].encode()).decode("latin-1"), scope["method"]
-        route = MODEL_ROUTES.get(path)
-        label: Route = route.label if route else "models" if path == "/v1/models" else "other"
+    def serve(self, call: Call) -> None:
+        """Answer a request that passed the glance."""
+        route = MODEL_ROUTES.get(call.path)
         try:
-            if route:
-                self._allow(method, "POST")
-                self._authenticate(scope)
-                await self._model(route, scope, receive, reply, started_s)
-            elif path == "/v1/models":
-                self._allow(method, "GET")
-                self._authenticate(scope)
-                await reply.whole(200, self._models())
-                self._unrouted(label, "ok", started_s)
-            elif path == "/health":
-                self._allow(method, "GET")
-                await reply.whole(*self._health())
-            elif path == "/metrics" and _is_loopback(scope):
-                self._allow(method, "GET")
-                await reply.whole(200, self._metrics.render(), CONTENT_TYPE.encode())
+            if route is None:
+                self._serve_own(call)
             else:
-                raise unknown_route(path)
-        except CallerGone:
-            self._unrouted(label, "aborted", started_s)
+                self._admit(route, call)
         except ApiError as error:
-            self._unrouted(label, _outcome_of(error), started_s)
-            await reply.error(error, _headers_for(error, path))
+            self.refuse(call, error)
 
-    def _unrouted(self, label: Route, outcome: Outcome, started_s: float) -> None:
-        self._metrics.requests(NO_RELEASE, label).finished(outcome, time.perf_counter() - started_s)
+    def refuse(self, call: Call, error: ApiError) -> None:
+        """Say no, and count it."""
+        self._unrouted(call, _outcome_of(error))
+        call.error(error, _headers_for(error, call.path))
 
-    def _allow(self, method: str, allowed: str) -> None:
-        if method != allowed:
-            raise method_not_allowed(method, allowed)
+    def lost(self, call: Call) -> None:
+        """Count a caller that hung up before its request was whole."""
+        self._unrouted(call, "aborted")
 
-    def _authenticate(self, scope: Scope) -> None:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            raise unauthorized("send exactly one header 'Authorization: Bearer <key>'")
-        scheme, _, secret = given[0].partition(b" ")
+    def sweep(self, now_s: float) -> None:
+        """Look at the clock for everything that waits."""
+        self._shadows.sweep(now_s)
+        self._admission.sweep(now_s)
+        self.upstream.sweep(now_s)
+        self._limiter.forget_all_but(self._keys.key_ids)
+
+    def close(self) -> None:
+        """Let go of the slots, and write what is still to be kept."""
+        self._shadows.close()
+        self.upstream.close()
+        self._keeper.close()
+
+    def _serve_own(self, call: Call) -> None:
+        match call.path:
+            case "/v1/models":
+                self._unrouted(call, "ok")
+                call.whole(200, self._models())
+            case "/v1/feedback":
+                assert call.key is not None
+                self._keeper.offer(read_feedback(call.body, call.key.id, self._keeper))
+                self._unrouted(call, "ok")
+                call.whole(202, ACCEPTED)
+            case "/openapi.json":
+                call.whole(200, self._document)
+            case "/metrics":
+                call.whole(200, self._metrics.render(), CONTENT_TYPE.encode())
+            case _:
+                call.whole(*self._health())
+
+    def _unrouted(self, call: Call, outcome: Outcome) -> None:
+        self._metrics.requests(NO_RELEASE, _label_of(call.path)).finished(outcome, call.elapsed_s())
+
+    def _authenticate(self, call: Call) -> ApiError | None:
+        given = call.headers.get(b"authorization")
+        if given is None or b"authorization" in call.repeated:
+            return unauthorized("send exactly one header 'Authorization: Bearer <key>'")
+        scheme, _, secret = given.partition(b" ")
         if scheme.lower() != b"bearer" or not secret or len(secret) > _MAX_KEY_BYTES:
-            raise unauthorized("the Authorization header must read 'Bearer <key>'")
-        key = self._keys.find(secret.decode("utf-8", "surrogateescape"))
+            return unauthorized("the Authorization header must read 'Bearer <key>'")
+        key = self._keys.find(secret)
         if key is None:
-            raise unauthorized("this key is not known, or was revoked")
-        if KeyScope.INFER not in key.scopes:
-            raise forbidden(KeyScope.INFER.value)
+            return unauthorized("this key is not known, or was revoked")
+        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+            return unauthorized("this key has expired")
+        call.key = key
+        return None if Scope.INFER in key.scopes else forbidden(Scope.INFER.value)
 
-    async def _model(self, route: ModelRoute, scope: Scope, receive: Receive, reply: Reply, started_s: float) -> None:
-        body = await self._body(scope, receive)
-        request = read_request(body, route.fields, self._caps)
-        backend = self._admit(request)
-        self._in_flight += 1
-        try:
-            await Exchange(self._ports, route, request, reply, started_s).run(backend, receive)
-        finally:
-            self._in_flight -= 1
-
-    def _admit(self, request: ModelRequest) -> Backend:
-        if request.model not in self._routing.public_names():
+    def _admit(self, model_route: ModelRoute, call: Call) -> None:
+        request = read_request(call.body, model_route.fields, self._caps)
+        call.body = b""
+        assert call.key is not None
+        route = self._routing.route(request.model)
+        if route is None:
             raise model_not_found(request.model)
-        backend = self._routing.backend(request.model)
-        if backend is None:
+        asks_for = Order(self._routing, request.model, pin_of(call), stickiness_of(call, request, by_key=self._settings.sticky_by_key))
+        if not route.targets and not self._settings.queue_timeout_s:
             raise no_champion(request.model, RETRY_AFTER_S)
-        if self._in_flight >= self._settings.max_in_flight:
-            raise overloaded(RETRY_AFTER_S)
-        return backend
+        asks_for.check(route)
+        grant = self._limiter.admit(call.key, request.tokens_at_most if call.key.tokens_per_minute else 0)
+        exchange = Exchange(self._ports, model_route, request, call, asks_for, _Settle(self._admission, grant))
+        self._look_on(exchange, route, model_route, call, request)
+        self._admission.enter(exchange, call, asks_for, lambda error: self._turn_away(call, grant, error))
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        cap = self._settings.max_body_bytes
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not declared.isdigit() or int(declared[:20]) > cap:
-            raise too_large(cap)
-        try:
-            async with asyncio.timeout(self._settings.body_timeout_s):
-                return await _read(receive, cap)
-        except TimeoutError:
-            raise body_timeout(self._settings.body_timeout_s) from None
+    def _look_on(self, exchange: Exchange, route: Route, model_route: ModelRoute, call: Call, request: ModelRequest) -> None:
+        """Keep this answer, and ask the shadow the same, where that is wanted. An answer that is compared is kept as well."""
+        if route.shadow is None and not self._settings.capture_ratio:
+            return
+        shadowed = route.shadow is not None and self._shadows.copy(route.shadow, model_route.path, call, request)
+        if shadowed or random.random() < self._settings.capture_ratio:  # noqa: S311  # a sample
+            exchange.witness = AnswerWitness(self._keeper, call, request)
+
+    def _turn_away(self, call: Call, grant: Grant, error: ApiError | None) -> None:
+        grant.settle(0)
+        if error is None:
+            self.lost(call)
+        else:
+            self.refuse(call, error)
 
     def _models(self) -> bytes:
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "tunegate"} for name in self._routing.public_names()]
@@ -173,25 +210,30 @@ class Gateway:
         return (200 if well else 503), json.dumps({"status": "ok" if well else "not_ready", "ready": ready}).encode()
 
 
-async def _read(receive: Receive, cap: int) -> bytes:
-    pieces, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > cap:
-            raise too_large(cap)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+class _Settle:
+    """What follows the end of an exchange: its key's account is put right, and the next one gets the place."""
+
+    __slots__ = ("_admission", "_grant")
+
+    def __init__(self, admission: Admission, grant: Grant) -> None:
+        self._admission, self._grant = admission, grant
+
+    def __call__(self, exchange: Exchange, usage: Usage) -> None:
+        self._grant.settle(usage.prompt + usage.completion)
+        self._admission.leave(exchange)
 
 
-def _is_loopback(scope: Scope) -> bool:
-    client = scope.get("client")
+def _label_of(path: str) -> RouteLabel:
+    route = MODEL_ROUTES.get(path)
+    return route.label if route else _OWN_LABELS.get(path, "other")
+
+
+def _is_neighbour(call: Call) -> bool:
+    """A caller on this machine, and no proxy on this machine that speaks for somebody elsewhere."""
+    if any(name in call.headers for name in _FORWARDED):
+        return False
     try:
-        address = ipaddress.ip_address(client[0] if client else "")
+        address = ipaddress.ip_address(call.peer)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
@@ -204,7 +246,7 @@ def _outcome_of(error: ApiError) -> Outcome:
     return "client_error" if error.status == 400 else "rejected"
 
 
-def _headers_for(error: ApiError, path: str) -> list[tuple[bytes, bytes]]:
+def _headers_for(error: ApiError, path: str) -> list[Header]:
     if error.status == 405:
-        return [(b"allow", b"POST" if path in MODEL_ROUTES else b"GET")]
+        return [(b"allow", b", ".join(_GET if path in ROUTES and ROUTES[path] is _GET else _POST))]
     return [(b"www-authenticate", b"Bearer")] if error.status == 401 else []

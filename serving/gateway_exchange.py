@@ -1,181 +1,244 @@
 """One admitted request: send it to a slot, bring the answer down, and know truthfully how it ended.
 
-    first byte not yet sent    slot fails   → once more, if the routing table now names another backend; else 502/503/504
+    first byte not yet sent    slot fails   → once more with the next backend, within the retry budget; else 502/503/504
     stream under way           slot fails   → an error event, no [DONE], and the connection is cut
     at any time                caller gone  → the slot's connection is dropped, which makes vLLM abort the work
 
-A request keeps the backend it began with, whatever becomes champion meanwhile.
-Knows nothing of keys, limits or the registry. Next: `upstream.py`.
+A request keeps the backend it began with, whatever becomes champion meanwhile. Everything here is a callback: a task for each
+request and each chunk costs more than all the rest. Knows nothing of keys, limits or the registry. Next: `upstream.py`.
 """
 
-import asyncio
-import contextlib
 import json
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Protocol, assert_never
 
-from serving.gateway_reply import Receive, Reply
+from serving.gateway_call import Call
+from serving.gateway_retries import RetryBudget
 from serving.gateway_stream import StreamTail, Usage, usage_of
 from serving.limits import ModelRequest
-from serving.metrics import GatewayMetrics, Outcome, Route
-from serving.openai_errors import INVALID_REQUEST, ApiError, upstream_failed, upstream_timeout, upstream_unreachable
-from serving.routing import Backend, RoutingTable
-from serving.upstream import Answer, Upstream, UpstreamFailed
+from serving.metrics import GatewayMetrics, Outcome, Route, UpstreamErrorKind
+from serving.openai_errors import INVALID_REQUEST, ApiError, not_served, upstream_failed, upstream_timeout, upstream_unreachable
+from serving.routing import Backend
+from serving.upstream import Errand, Failure, Upstream
 
 RETRY_AFTER_S = 1
-_LAST_WORDS_S = 1.0
 _CALLERS_FAULT = frozenset({400, 413, 422})
 
 
 @dataclass(frozen=True)
 class ModelRoute:
-    """A path that leads to a model, the same here and at the slot."""
+    """A path that leads to a model, the same here and at the slot. `optional`: not every engine has it."""
 
     path: str
     label: Route
     fields: frozenset[str]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class Ports:
     """What every exchange works with."""
 
-    routing: RoutingTable
     upstream: Upstream
     metrics: GatewayMetrics
+    retries: RetryBudget
     total_timeout_s: float
+    idle_timeout_s: float
+    clock: Callable[[], float]
+
+
+class Witness(Protocol):
+    """Somebody who keeps answers."""
+
+    def chunk(self, data: bytes) -> None:
+        """A piece of the answer that went to the caller."""
+        ...
+
+    def finished(self, release_id: str, outcome: Outcome) -> None:
+        """The answer has ended."""
+        ...
 
 
 class Exchange:
-    """Runs once. `started_s` is the `time.perf_counter()` at which the request began."""
+    """Runs once; `done` is called at its end with the tokens it took, as far as they are known."""
 
-    def __init__(self, ports: Ports, route: ModelRoute, request: ModelRequest, reply: Reply, started_s: float) -> None:
-        self._ports, self._route, self._request, self._reply, self._started_s = ports, route, request, reply, started_s
-        self._caller_gone = False
+    __slots__ = (
+        "_backend", "_begun_s", "_call", "_content_type", "_done", "_errand", "_events", "_heard_s", "_others", "_pieces",
+        "_ports", "_request", "_retried", "_route", "_series", "_slow", "_status", "_streams", "_tail", "witness",
+    )  # fmt: skip
 
-    async def run(self, backend: Backend, receive: Receive) -> None:
-        """Answer the caller by `backend`, and count the outcome."""
-        self._take(backend)
-        outcome: Outcome = "server_error"
-        try:
-            outcome = await self._answer(receive)
-        finally:
-            self._series.finished(outcome, self._elapsed_s())
+    def __init__(
+        self, ports: Ports, route: ModelRoute, request: ModelRequest, call: Call, others: Callable[[], tuple[Backend, ...]],
+        done: Callable[["Exchange", Usage], None],
+    ) -> None:  # fmt: skip
+        self._ports, self._route, self._request, self._call, self._others, self._done = ports, route, request, call, others, done
+        self._begun_s = self._heard_s = ports.clock()
+        self._retried = self._slow = self._streams = False
+        self._events = self._status = 0
+        self._content_type = b""
+        self._pieces: list[bytes] = []
+        self._tail = StreamTail()
+        self._errand: Errand | None = None
+        self.witness: Witness | None = None
 
-    async def _answer(self, receive: Receive) -> Outcome:
-        try:
-            async with asyncio.timeout(self._ports.total_timeout_s) as deadline:
-                watcher = asyncio.create_task(self._watch(receive, deadline))
-                try:
-                    return await self._relay()
-                finally:
-                    watcher.cancel()
-        except ApiError as error:
-            await self._reply.error(error)
-            return "client_error"
-        except UpstreamFailed as failure:
-            self._series.upstream_error(failure.kind)
-            return await self._give_up(_explained(failure))
-        except TimeoutError:
-            # A caller that stopped reading holds the answer up itself; that is no slow model.
-            if self._caller_gone or self._reply.waiting_for_caller:
-                return "aborted"
-            self._series.upstream_error("timeout")
-            return await self._give_up(upstream_timeout(f"the answer took longer than {self._ports.total_timeout_s:g} s"))
+    def start(self, backend: Backend) -> None:
+        """Ask `backend`; the caller is answered, and the outcome counted, whatever happens."""
+        self._call.owner = self
+        self._begun_s = self._ports.clock()
+        self._ports.retries.asked()
+        self._ask(backend)
 
-    async def _watch(self, receive: Receive, deadline: asyncio.Timeout) -> None:
-        """A caller that hangs up makes the deadline now, which cancels whatever the exchange waits for."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if not (self._reply.complete or deadline.expired()):
-            self._caller_gone = True
-            deadline.reschedule(asyncio.get_running_loop().time())
-
-    async def _relay(self) -> Outcome:
-        answer, first = await self._first_bytes()
-        try:
-            if answer.is_stream:
-                return await self._stream(answer, first)
-            await self._reply.whole(answer.status, first, answer.content_type.encode("latin-1"))
-            self._count(usage_of(first))
-            return "ok"
-        finally:
-            answer.close()
-
-    async def _first_bytes(self) -> tuple[Answer, bytes]:
-        """The answer's head with its first chunk, or with the whole body of a plain answer; tries a second backend once."""
-        try:
-            return await self._attempt()
-        except UpstreamFailed as failure:
-            other = self._ports.routing.backend(self._request.model)
-            if failure.kind == "timeout" or other is None or other == self._backend:
-                raise
-            self._series.upstream_error(failure.kind)
-        self._series.handed_over()
-        self._take(other)
-        return await self._attempt()
-
-    async def _attempt(self) -> tuple[Answer, bytes]:
-        body = self._request.body_for(self._backend.release_id)
-        reply, stream = self._reply, self._request.stream
-        answer = await self._ports.upstream.post(self._backend, self._route.path, body, stream=stream, request_id=reply.request_id)
-        try:
-            first = await (answer.next_chunk() if answer.is_stream else answer.read())
-            if not first:
-                raise UpstreamFailed("reset_before_first_byte")
-            if answer.status in _CALLERS_FAULT:
-                raise _callers_fault(answer.status, first)
-            if answer.status != 200:
-                raise UpstreamFailed("http_5xx")
-        except BaseException:
-            answer.close()
-            raise
-        return answer, first
-
-    async def _stream(self, answer: Answer, first: bytes) -> Outcome:
-        self._series.first_token(self._elapsed_s())
-        await self._reply.start_stream(answer.content_type)
-        tail, chunk = StreamTail(), first
-        while chunk:
-            await self._reply.piece(chunk)
-            tail.feed(chunk)
-            chunk = await answer.next_chunk()
-        if not tail.ended_well():
-            raise UpstreamFailed("reset_mid_stream")
-        await self._reply.end_stream()
-        self._count(tail.usage())
-        if not tail.carries_error():
-            return "ok"
-        self._series.upstream_error("http_5xx")
-        return "server_error"
-
-    async def _give_up(self, error: ApiError) -> Outcome:
-        if self._reply.started:
-            # The caller may read slowly or not at all; the event is worth a moment, not a wait.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_S):
-                    await self._reply.piece(error.event())
-        else:
-            await self._reply.error(error)
-        return "timeout" if error.status == 504 else "server_error"
-
-    def _take(self, backend: Backend) -> None:
-        self._backend = backend
-        self._reply.release = backend.release_id
+    def _ask(self, backend: Backend) -> None:
+        self._backend, self._heard_s = backend, self._ports.clock()
+        self._call.release = backend.release_id
         self._series = self._ports.metrics.requests(backend.release_id, self._route.label)
         self._series.started()
+        body = self._request.body_for(backend.release_id)
+        self._errand = self._ports.upstream.send(backend, self._route.path, body, self._call.request_id, self)
 
-    def _count(self, usage: Usage | None) -> None:
+    # From the slot.
+
+    def head(self, status: int, content_type: bytes) -> None:
+        """The answer's head."""
+        self._status, self._content_type = status, content_type
+        self._streams = status == 200 and content_type.startswith(b"text/event-stream")
+        self._heard_s = self._ports.clock()
+
+    def chunk(self, data: bytes) -> None:
+        """Pass a piece of a stream on at once; keep a piece of anything else."""
+        if not self._streams:
+            self._pieces.append(data)
+            return
+        self._heard_s = self._ports.clock()
+        if self._call.started:
+            self._call.piece(data)
+        else:
+            self._series.first_token(self._call.elapsed_s())
+            self._call.start_stream(self._content_type, data)
+        self._tail.feed(data)
+        self._events += data.count(b"\n\n")
+        if self.witness is not None:
+            self.witness.chunk(data)
+
+    def complete(self) -> None:
+        """The slot says that this is all."""
+        self._errand = None
+        if self._streams:
+            self._complete_stream()
+        else:
+            self._complete_whole(b"".join(self._pieces))
+
+    def _complete_stream(self) -> None:
+        if not self._call.started:
+            self._failed("reset_before_first_byte")
+        elif not self._tail.ended_well():
+            self._failed("reset_mid_stream")
+        elif self._tail.carries_error():
+            self._series.upstream_error("http_5xx")
+            self._call.end_stream()
+            self._end("server_error")
+        else:
+            self._call.end_stream()
+            self._end("ok", self._tail.usage())
+
+    def _complete_whole(self, body: bytes) -> None:
+        if not body:
+            self._failed("reset_before_first_byte")
+        elif self._status in _CALLERS_FAULT:
+            self._refuse(_callers_fault(self._status, body))
+        elif self._status == 404 and self._route.optional:
+            self._refuse(not_served(self._route.path, self._request.model))
+        elif self._status != 200:
+            self._failed("http_5xx")
+        else:
+            if self.witness is not None:
+                self.witness.chunk(body)
+            self._call.whole(200, body, self._content_type)
+            self._end("ok", usage_of(body))
+
+    def failed(self, how: Failure) -> None:
+        """No connection, or it broke."""
+        self._errand = None
+        if how == "connect":
+            self._failed("connect")
+        else:
+            self._failed("reset_mid_stream" if self._call.started else "reset_before_first_byte")
+
+    def _failed(self, kind: UpstreamErrorKind) -> None:
+        self._series.upstream_error(kind)
+        other = None if self._call.started or self._retried or kind == "timeout" else self._other()
+        if other is None or not self._ports.retries.may():
+            self._give_up(_explained(kind))
+            return
+        self._retried, self._pieces, self._status = True, [], 0
+        self._series.handed_over()
+        self._ask(other)
+
+    def _other(self) -> Backend | None:
+        return next((backend for backend in self._others() if backend != self._backend), None)
+
+    # From the caller.
+
+    def caller_gone(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._drop()
+        self._end("aborted")
+
+    def caller_slow(self, slow: bool) -> None:
+        """Do not read from the slot what the caller does not take."""
+        self._slow, self._heard_s = slow, self._ports.clock()
+        if self._errand is not None:
+            self._errand.pause(slow)
+
+    # From the clock.
+
+    def sweep(self, now_s: float) -> None:
+        """Give up what takes too long. A plain answer is silent until it is complete: only the total bounds it."""
+        silent_s = now_s - self._heard_s if self._request.stream else 0.0
+        if now_s - self._begun_s <= self._ports.total_timeout_s and silent_s <= self._ports.idle_timeout_s:
+            return
+        self._drop()
+        if self._slow:  # a caller that stopped reading holds the answer up itself; that is no slow model
+            self._call.break_off()
+            self._end("aborted")
+        else:
+            self._series.upstream_error("timeout")
+            long = now_s - self._begun_s > self._ports.total_timeout_s
+            what = f"the answer took longer than {self._ports.total_timeout_s:g} s" if long else "the model server was silent for too long"
+            self._give_up(upstream_timeout(what))
+
+    def _refuse(self, error: ApiError) -> None:
+        self._call.error(error)
+        self._end("client_error")
+
+    def _give_up(self, error: ApiError) -> None:
+        if self._call.started:
+            self._call.break_off(error.event())
+        else:
+            self._call.error(error)
+        self._end("timeout" if error.status == 504 else "server_error")
+
+    def _drop(self) -> None:
+        errand, self._errand = self._errand, None
+        if errand is not None:
+            errand.drop()
+
+    def _end(self, outcome: Outcome, usage: Usage | None = None) -> None:
         if usage is not None:
             self._series.tokens(usage.prompt, usage.completion)
+        self._series.finished(outcome, self._call.elapsed_s())
+        if self.witness is not None:
+            self.witness.finished(self._backend.release_id, outcome)
+        self._done(self, usage or self._guess())
 
-    def _elapsed_s(self) -> float:
-        return time.perf_counter() - self._started_s
+    def _guess(self) -> Usage:
+        """About four bytes are a token, and an event carries one: what is charged where nobody reported a number."""
+        return Usage(self._request.prompt_bytes // 4, self._events)
 
 
-def _explained(failure: UpstreamFailed) -> ApiError:
-    match failure.kind:
+def _explained(kind: UpstreamErrorKind) -> ApiError:
+    match kind:
         case "connect":
             return upstream_unreachable(RETRY_AFTER_S)
         case "timeout":
@@ -187,7 +250,7 @@ def _explained(failure: UpstreamFailed) -> ApiError:
         case "http_5xx":
             return upstream_failed("the model server failed to answer", RETRY_AFTER_S)
         case _:
-            assert_never(failure.kind)
+            assert_never(kind)
 
 
 def _callers_fault(status: int, body: bytes) -> ApiError:

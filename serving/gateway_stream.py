@@ -7,6 +7,8 @@ Next: `gateway_exchange.py`.
 import json
 from typing import Any, NamedTuple
 
+import orjson
+
 _KEPT_BYTES = 8192
 _USAGE_KEY = b'"usage":'
 _DECODER = json.JSONDecoder()
@@ -59,7 +61,14 @@ def usage_of(body: bytes | bytearray) -> Usage | None:
     position = body.rfind(_USAGE_KEY)
     if position < 0:
         return None
-    text = body[position + len(_USAGE_KEY) : position + 2048].decode("utf-8", "replace").lstrip()
+    begin = position + len(_USAGE_KEY)
+    try:
+        return _usage(orjson.loads(body[begin : body.find(b"}", begin) + 1]))
+    except orjson.JSONDecodeError:  # an object inside it, as a rule
+        return _usage_of_nested(body[begin : position + 2048].decode("utf-8", "replace").lstrip())
+
+
+def _usage_of_nested(text: str) -> Usage | None:
     try:
         counts, _ = _DECODER.raw_decode(text)
     except ValueError:

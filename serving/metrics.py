@@ -15,7 +15,7 @@ from serving.lifecycle import State
 from serving.records import SlotState, Snapshot
 
 Outcome = Literal["ok", "client_error", "server_error", "aborted", "timeout", "rejected"]
-Route = Literal["chat_completions", "completions", "models", "other"]
+Route = Literal["chat_completions", "completions", "embeddings", "feedback", "models", "other"]
 UpstreamErrorKind = Literal["connect", "reset_before_first_byte", "reset_mid_stream", "timeout", "http_5xx"]
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

@@ -72,8 +72,8 @@ def model_not_found(model: str) -> ApiError:
 
 
 def body_timeout(seconds: float) -> ApiError:
-    """408: the caller did not send its body in time."""
-    return ApiError(408, INVALID_REQUEST, f"the request body did not arrive within {seconds:g} s", code="request_timeout")
+    """408: the caller did not send its request in time."""
+    return ApiError(408, INVALID_REQUEST, f"the request did not arrive whole within {seconds:g} s", code="request_timeout")
 
 
 def too_large(limit_bytes: int) -> ApiError:
@@ -82,10 +82,52 @@ def too_large(limit_bytes: int) -> ApiError:
 
 
 def overloaded(retry_after_s: int) -> ApiError:
-    """429: every place is taken; nothing was sent to the model."""
+    """429: every place and the queue are taken; nothing was sent to the model."""
     return ApiError(
         429, RATE_LIMIT, "too many requests are in flight; try again shortly", code="rate_limit_exceeded", retry_after_s=retry_after_s
     )
+
+
+def head_too_large(limit_bytes: int) -> ApiError:
+    """431: target and headers are over the cap."""
+    return ApiError(431, INVALID_REQUEST, f"the request's head is larger than {limit_bytes} bytes", code="headers_too_large")
+
+
+def bad_http(reason: str) -> ApiError:
+    """400: not a request that can be read safely; the connection is closed after it."""
+    return bad_request(f"this is not a well-formed HTTP request: {reason[:200]}", code="invalid_http")
+
+
+def expectation_failed() -> ApiError:
+    """417: an `Expect` other than 100-continue."""
+    return ApiError(417, INVALID_REQUEST, "the only expectation understood is 100-continue", code="expectation_failed")
+
+
+def rate_limited(what: str, retry_after_s: int) -> ApiError:
+    """429: this key is over one of its own limits."""
+    return ApiError(429, RATE_LIMIT, f"this key is over its limit of {what}", code="rate_limit_exceeded", retry_after_s=retry_after_s)
+
+
+def not_served(route: str, model: str) -> ApiError:
+    """404: the route is allowed, and the engine behind this name does not have it."""
+    return ApiError(404, INVALID_REQUEST, f"the model '{model[:200]}' does not serve {route}", param="model", code="not_found")
+
+
+def release_not_there(release: str) -> ApiError:
+    """404: a pin names a release that no slot serves."""
+    message = f"the release '{release[:100]}' is not being served under this model's name"
+    return ApiError(404, INVALID_REQUEST, message, param="x-tunegate-pin", code="release_not_found")
+
+
+def unknown_request(request_id: str) -> ApiError:
+    """404: feedback about an answer that this key did not get, or that was not kept."""
+    message = f"no answer with the x-request-id '{request_id[:100]}' was kept for this key"
+    return ApiError(404, INVALID_REQUEST, message, param="request_id", code="request_not_found")
+
+
+def internal_error() -> ApiError:
+    """500: a fault of the gateway itself; its log has the rest."""
+    return ApiError(500, SERVER, "the gateway failed on this request", code="internal_error")
 
 
 def no_champion(model: str, retry_after_s: int) -> ApiError:

@@ -6,7 +6,7 @@ Next: `releases.py`, `fleet.py` and `keys.py`, the SQL inside the transactions; 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ from sqlalchemy import select
 from serving import fleet, keys, releases, tables
 from serving.config import ServingSection
 from serving.errors import NoChampion, TransitionRefused
-from serving.keys import KeyInfo, Scope
+from serving.keys import KeyInfo, KeyTerms, Scope
 from serving.lifecycle import State
 from serving.records import Release, ServerInfo, SlotInfo, Snapshot, Transition
 from serving.releases import Step
@@ -261,10 +261,19 @@ class Registry:
 
     # Keys.
 
-    def create_key(self, name: str, scopes: Iterable[Scope]) -> tuple[KeyInfo, SecretStr]:
+    def create_key(self, name: str, scopes: Iterable[Scope], terms: KeyTerms | None = None) -> tuple[KeyInfo, SecretStr]:
         """A new key and its secret, which cannot be had again."""
         with self._database.write() as connection:
-            return keys.create(connection, name, scopes, self._now())
+            return keys.create(connection, name, scopes, self._now(), terms)
+
+    def rotate_key(self, key_id: str, overlap: timedelta) -> tuple[KeyInfo, SecretStr]:
+        """A new key with the same name, scopes and limits; the old one opens the gateway for `overlap` longer.
+
+        Raises:
+            UnknownKey: there is no such key, or it opens nothing any more.
+        """
+        with self._database.write() as connection:
+            return keys.rotate(connection, key_id, self._now(), self._now() + overlap)
 
     def keys(self) -> tuple[KeyInfo, ...]:
         """All keys, revoked ones too, oldest first."""

@@ -6,10 +6,12 @@ Knows nothing of HTTP or processes. Next: `gateway.py`, which reads; `server.py`
 """
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -34,29 +36,105 @@ class Backend:
     api_key: SecretStr
 
 
-class RoutingTable:
-    """public name -> the champion's slot. A name whose champion is not ready is known, but has no backend."""
+@dataclass(frozen=True)
+class Target:
+    """A slot and its share of a public name's traffic. A weight of 0 gets none, but can be asked for by a pin."""
 
-    def __init__(self, routes: Mapping[str, Backend | None] | None = None) -> None:
-        self._routes: Mapping[str, Backend | None] = MappingProxyType(dict(routes or {}))
+    backend: Backend
+    weight: float
+    role: Literal["champion", "canary"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who answers for a public name. Without targets the name is known and nobody is ready.
+
+    `shadow` gets copies whose answers no caller sees. `lease_until` is a reading of `time.monotonic()` after which canaries get
+    nothing: whoever watches them has gone.
+    """
+
+    name: str
+    targets: tuple[Target, ...] = ()
+    shadow: Backend | None = None
+    lease_until: float | None = None
+
+
+def champion_route(name: str, backend: Backend | None) -> Route:
+    """Everything to one slot, or to nobody yet."""
+    return Route(name, () if backend is None else (Target(backend, 1.0, "champion"),))
+
+
+def choose(route: Route, stickiness: bytes | None, random: Callable[[], float], now: float) -> tuple[Backend, ...]:
+    """The backends to try, in this order; empty when nobody is ready.
+
+    Whoever sends the same `stickiness` stays with one release while the weights stay. Canaries take the low end of the scale, so
+    that a rising weight only ever moves callers to the canary, never back and forth.
+    """
+    if len(route.targets) == 1 and route.targets[0].role == "champion":
+        return (route.targets[0].backend,)
+    leased = route.lease_until is None or now < route.lease_until
+    # A champion is always there to fall back on, even while a canary has the whole weight.
+    canaries = [target for target in route.targets if target.role == "canary" and target.weight > 0 and leased]
+    champions = sorted((target for target in route.targets if target.role == "champion"), key=lambda target: -target.weight)
+    open_ones = [*canaries, *champions]
+    if not open_ones:
+        return ()
+    point = random() if stickiness is None else _point(route.name, stickiness)
+    first = _at(open_ones, point * sum(target.weight for target in open_ones))
+    return (first.backend, *(target.backend for target in (*champions, *canaries) if target is not first))
+
+
+def _at(targets: Sequence[Target], point: float) -> Target:
+    for target in targets:
+        point -= target.weight
+        if point < 0:
+            return target
+    return targets[-1]
+
+
+def _point(name: str, stickiness: bytes) -> float:
+    """A number in [0, 1) that is the same for the same caller in every process."""
+    digest = hashlib.blake2b(stickiness, digest_size=6, key=name.encode()[:64]).digest()
+    return int.from_bytes(digest) / (1 << 48)
+
+
+class RoutingTable:
+    """public name -> its route. A name whose champion is not ready is known, but has no backend."""
+
+    def __init__(self, routes: Mapping[str, Route] | None = None) -> None:
+        self._routes: Mapping[str, Route] = MappingProxyType(dict(routes or {}))
+        self._on_change: list[Callable[[], None]] = []
+
+    def route(self, public_name: str) -> Route | None:
+        """Who answers for it; None when the name is unknown."""
+        return self._routes.get(public_name)
 
     def backend(self, public_name: str) -> Backend | None:
-        """The slot to ask; None when the name is unknown or its champion is not ready."""
-        return self._routes.get(public_name)
+        """The champion's slot; None when the name is unknown or its champion is not ready."""
+        route = self._routes.get(public_name)
+        targets = route.targets if route else ()
+        return next((target.backend for target in targets if target.role == "champion"), None)
 
     def public_names(self) -> tuple[str, ...]:
         """Every name that has a champion, ready or not."""
         return tuple(self._routes)
 
-    def replace(self, routes: Mapping[str, Backend | None]) -> None:
+    def replace(self, routes: Mapping[str, Route]) -> None:
         """Swap the whole table in one step; requests already sent to a slot stay there."""
         self._routes = MappingProxyType(dict(routes))
+        for tell in self._on_change:
+            tell()
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Call `tell` after each swap."""
+        self._on_change.append(tell)
 
 
-def routes_of(snapshot: Snapshot, read_key: KeyReader) -> dict[str, Backend | None]:
+def routes_of(snapshot: Snapshot, read_key: KeyReader) -> dict[str, Route]:
     """The table this snapshot asks for."""
     ready = {slot.release_id: slot.base_url for slot in snapshot.slots if slot.state is SlotState.READY}
-    return {name: _backend(release.id, ready.get(release.id), read_key) for name, release in sorted(snapshot.champions.items())}
+    champions = sorted(snapshot.champions.items())
+    return {name: champion_route(name, _backend(release.id, ready.get(release.id), read_key)) for name, release in champions}
 
 
 def _backend(release_id: str, base_url: str | None, read_key: KeyReader) -> Backend | None:
@@ -105,7 +183,7 @@ async def refresh(registry: Registry, watch: Watch, view: View) -> None:
     view.observe(snapshot)
 
 
-_News = tuple[Snapshot, Mapping[str, KeyInfo], dict[str, Backend | None]]
+_News = tuple[Snapshot, Mapping[str, KeyInfo], dict[str, Route]]
 
 
 def _news(registry: Registry, watch: Watch, read_key: KeyReader) -> _News | None:

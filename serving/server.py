@@ -9,21 +9,19 @@ import asyncio
 import errno
 import gc
 import logging
-import math
 import os
 import signal
 import socket
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import psutil
-import uvicorn
 import uvloop
 
 from serving.engine import EngineCommand, engine_command
 from serving.errors import PortInUse, RegistryError, ServerError
 from serving.gateway import create_app
+from serving.gateway_door import Door
 from serving.keys import KeyRing
 from serving.metrics import GatewayMetrics
 from serving.records import Release, ServerInfo
@@ -38,8 +36,6 @@ _log = logging.getLogger(__name__)
 
 _BEAT_EVERY_S = 1.0
 _BACKLOG = 2048
-# Longer than the usual 60 s of front proxies, so that they close idle connections first and never write into a closing one.
-_KEEP_ALIVE_S = 75
 
 
 def serve(settings: Settings, command: Command | None = None) -> None:
@@ -92,14 +88,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Gateway(uvicorn.Server):
-    """uvicorn, less its signal handlers: it would end the process by the signal, and the engines would not be drained."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve(settings: Settings, registry: Registry, command: Command) -> None:
     info = _server_info(settings)
     _forget_dead_server(registry)
@@ -108,10 +96,10 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
         with listen(settings.host, settings.port) as listener, closing(registry.watch()) as watch:
             metrics, table, ring = GatewayMetrics(), RoutingTable(), KeyRing({})
             view = View(table, ring, metrics.follow, lambda release_id: read_key(settings.slot_folder(release_id)))
-            upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, idle_timeout_s=settings.idle_timeout_s)
-            gateway = _Gateway(_config(settings, create_app(settings, table, ring, upstream, metrics)))
+            gateway = create_app(settings, table, ring, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
+            door, stop = Door(gateway, settings), asyncio.Event()
             await refresh(registry, watch, view)
-            _stop_on_signal(gateway)
+            _stop_on_signal(stop)
             # What is loaded by now stays: the collector need not look at it again for every request.
             gc.collect()
             gc.freeze()
@@ -120,20 +108,22 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
                 asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
                 asyncio.create_task(_beat(registry, info), name="heartbeat"),
             ]
-            _log.info("gateway at http://%s:%d, registry %s", settings.host, settings.port, settings.home)
-            await _until_stopped(gateway, listener, supervisor, others)
+            await door.open(listener)
+            _log.info("gateway at %s:%d, registry %s", settings.host, settings.port, settings.home)
+            await _until_stopped(stop, door, settings.drain_s, supervisor, others)
     finally:
         _leave(registry, info)
 
 
 async def _until_stopped(
-    gateway: _Gateway, listener: socket.socket, supervisor: asyncio.Task[None], others: list[asyncio.Task[None]]
+    stop: asyncio.Event, door: Door, drain_s: float, supervisor: asyncio.Task[None], others: list[asyncio.Task[None]]
 ) -> None:
     """Run until a signal, or until one of the parts fails; then stop in the order that loses nothing, and raise that failure."""
     for task in (supervisor, *others):
-        task.add_done_callback(lambda _: setattr(gateway, "should_exit", True))
+        task.add_done_callback(lambda _: stop.set())
     try:
-        await gateway.serve(sockets=[listener])
+        await stop.wait()
+        await door.close(drain_s)
         failed = [task for task in (supervisor, *others) if task.done()]
     finally:
         supervisor.cancel()
@@ -155,35 +145,17 @@ async def _beat(registry: Registry, info: ServerInfo) -> None:
             _log.error("no heartbeat: %s", error)
 
 
-def _config(settings: Settings, app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn's ASGI types are narrower than ASGI
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # A proxy on this machine says whom it speaks for, so that /metrics stays closed to them.
-        proxy_headers=True,
-        forwarded_allow_ips="127.0.0.1",
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
-    )
-
-
-def _stop_on_signal(gateway: _Gateway) -> None:
+def _stop_on_signal(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
-    def stop(number: signal.Signals) -> None:
+    def end(number: signal.Signals) -> None:
         _log.info("%s: stopping; once more ends at once", number.name)
-        gateway.should_exit = True
+        stop.set()
         for caught in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(caught)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, end, number)
 
 
 def _server_info(settings: Settings) -> ServerInfo:

@@ -33,15 +33,31 @@ class Settings(BaseSettings):
     restart_cap_s: float = Field(default=60.0, ge=0.01, le=3_600, description="most seconds between two restarts of an engine")
     drain_s: float = Field(default=30.0, ge=0, le=3_600, description="seconds requests in flight are given when a slot or the server stops")
 
+    tls_certificate: Path | None = Field(default=None, description="PEM file; with tls_key the gateway speaks HTTPS, without them HTTP")
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key, without a passphrase")
+
     connect_timeout_s: float = Field(default=5.0, ge=0.1, le=60, description="seconds to connect to a slot")
     idle_timeout_s: float = Field(default=60.0, ge=0.1, le=3_600, description="seconds without a byte from a slot before giving up")
     total_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds one request may take in all")
+    head_timeout_s: float = Field(default=10.0, ge=0.1, le=600, description="seconds a caller may take to send a request's head")
     body_timeout_s: float = Field(default=30.0, ge=0.1, le=600, description="seconds a caller may take to send a request body")
+    queue_timeout_s: float = Field(default=10.0, ge=0, le=3_600, description="seconds a request may wait for a place, or for a slot")
+    max_head_bytes: int = Field(default=32_768, ge=1024, le=1_048_576, description="largest target and headers of a request, bytes")
+    max_connections: int = Field(default=8_192, ge=1, le=1_000_000, description="connections at a time before new ones are refused")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=268_435_456, description="largest request body, bytes")
     max_json_depth: int = Field(default=32, ge=4, le=512, description="deepest nesting of a request body")
     max_tokens: int = Field(default=4096, ge=1, le=1_048_576, description="most tokens one request may ask for")
     max_n: int = Field(default=4, ge=1, le=128, description="most answers one request may ask for")
-    max_in_flight: int = Field(default=256, ge=1, le=100_000, description="requests at a time before callers get 429")
+    max_in_flight: int = Field(default=256, ge=1, le=100_000, description="requests that slots work on at a time")
+    max_queue: int = Field(default=256, ge=0, le=100_000, description="requests that wait for a place before callers get 429")
+    retry_ratio: float = Field(default=0.1, ge=0, le=1, description="most requests sent to a second slot, as a share of all")
+    capture_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of answers kept with their prompts, personal data masked; 0 keeps none"
+    )
+    capture_max_mb: int = Field(default=256, ge=1, le=1_048_576, description="most megabytes of kept answers, shadow answers included")
+    capture_days: float = Field(default=30.0, gt=0, le=3_650, description="days after which kept answers are deleted")
+    max_shadows: int = Field(default=8, ge=0, le=1_000, description="copies on their way to shadow releases at a time; more are not made")
+    sticky_by_key: bool = Field(default=False, description="a key's requests stay with one release where they name no user or conversation")
 
     @field_validator("home")
     @classmethod
@@ -52,12 +68,19 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.restart_cap_s < self.restart_first_s:
             raise ValueError(f"restart_cap_s ({self.restart_cap_s}) is below restart_first_s ({self.restart_first_s})")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are set together or not at all")
         return self
 
     @property
     def database_url(self) -> SecretStr:
         """The registry's URL, with the default filled in."""
         return self.registry_url if self.registry_url.get_secret_value() else SecretStr(f"sqlite:///{self.home / 'registry.db'}")
+
+    @property
+    def kept_folder(self) -> Path:
+        """Where kept prompts and answers lie."""
+        return self.home / "kept"
 
     def slot_folder(self, release_id: str) -> Path:
         """Where a slot keeps its key and its log."""

@@ -156,6 +156,10 @@ api_keys = Table(
     Column("scopes", JSON, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("revoked_at", UtcTime),
+    Column("expires_at", UtcTime),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("max_concurrent", Integer),
 )
 
 

@@ -1,7 +1,8 @@
-"""The real gateway on real uvicorn, with fake slots behind it: real sockets on loopback, no vLLM."""
+"""The real gateway, with fake slots behind it: real sockets on loopback, no vLLM."""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,22 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import uvicorn
 from pydantic import SecretStr
 
 from serving.config import ServingSection
-from serving.gateway import create_app
+from serving.gateway import Gateway, create_app
+from serving.gateway_door import Door
 from serving.keys import KeyInfo, KeyRing, Scope, hash_secret
 from serving.lifecycle import State
 from serving.metrics import GatewayMetrics
 from serving.records import Release, SlotInfo, SlotState
-from serving.routing import Backend, RoutingTable
+from serving.routing import Backend, Route, RoutingTable, champion_route
 from serving.settings import Settings
 from serving.upstream import Upstream
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
 
 KEY = "tg-test-key"
 APPROVER_KEY = "tg-approver-key"
+TESTER_KEY = "tg-tester-key"
 SLOT_KEY = "slot-secret"
 PUBLIC_NAME = "clinic"
 CHAT = {"model": PUBLIC_NAME, "messages": [{"role": "user", "content": "hello"}]}
@@ -39,6 +41,12 @@ class Stack:
     metrics: GatewayMetrics
     routing: RoutingTable
     keys: KeyRing
+    gateway: Gateway
+    door: Door
+
+    def switch_to(self, backend: Backend | None) -> None:
+        """Give the public name another champion."""
+        self.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, backend)})
 
     def post(self, body: Any = None, path: str = "/v1/chat/completions", **options: Any) -> Any:
         """POST with a good key unless told otherwise. Use it as `async with stack.post(...) as response`."""
@@ -72,13 +80,14 @@ def settings_for_tests(**changes: Any) -> Settings:
 
 
 def key_ring() -> KeyRing:
-    """A key that may infer, and one that may only approve."""
-    now = datetime.now(UTC)
+    """A key that may infer, one that may only approve, and one that may do both."""
+    owners = {KEY: ("caller", [Scope.INFER]), APPROVER_KEY: ("approver", [Scope.APPROVE]), TESTER_KEY: ("tester", list(Scope))}
+    return KeyRing({hash_secret(secret): key_info(name, *scopes) for secret, (name, scopes) in owners.items()})
 
-    def info(name: str, scope: Scope) -> KeyInfo:
-        return KeyInfo(id=name, name=name, scopes=frozenset({scope}), created_at=now, revoked_at=None)
 
-    return KeyRing({hash_secret(KEY): info("caller", Scope.INFER), hash_secret(APPROVER_KEY): info("approver", Scope.APPROVE)})
+def key_info(name: str, *scopes: Scope, **terms: Any) -> KeyInfo:
+    """What is known of a key."""
+    return KeyInfo(id=name, name=name, scopes=frozenset(scopes), created_at=datetime.now(UTC), revoked_at=None, **terms)
 
 
 def backend_of(slot: FakeSlot) -> Backend:
@@ -87,30 +96,17 @@ def backend_of(slot: FakeSlot) -> Backend:
 
 
 @contextlib.asynccontextmanager
-async def gateway_over(routes: Mapping[str, Backend | None], **changes: Any) -> AsyncIterator[Stack]:
-    """The real gateway on real uvicorn, over these routes."""
-    settings, routing, keys, metrics = settings_for_tests(**changes), RoutingTable(routes), key_ring(), GatewayMetrics()
-    upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, idle_timeout_s=settings.idle_timeout_s)
-    app = create_app(settings, routing, keys, upstream, metrics)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", access_log=False, http="httptools")
-    async with _listening(config) as url, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
-        yield Stack(url, client, metrics, routing, keys)
-
-
-@contextlib.asynccontextmanager
-async def _listening(config: uvicorn.Config) -> AsyncIterator[str]:
-    """uvicorn without its signal handlers and without its 100 ms pauses at start and end, which add up over a hundred tests."""
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.servers[0].close()
-        for connection in list(server.server_state.connections):
-            connection.shutdown()
-        await server.lifespan.shutdown()
+async def gateway_over(routes: Mapping[str, Backend | Route | None], **changes: Any) -> AsyncIterator[Stack]:
+    """The real gateway behind its real door, over these routes."""
+    settings, keys, metrics = settings_for_tests(**changes), key_ring(), GatewayMetrics()
+    routing = RoutingTable({name: to if isinstance(to, Route) else champion_route(name, to) for name, to in routes.items()})
+    gateway = create_app(settings, routing, keys, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
+    door, listener = Door(gateway, settings), socket.create_server(("127.0.0.1", 0))
+    await door.open(listener)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+        yield Stack(url, client, metrics, routing, keys, gateway, door)
+    await door.close(0)
 
 
 @contextlib.asynccontextmanager

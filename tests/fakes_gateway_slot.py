@@ -30,6 +30,7 @@ class Behaviour:
     engine_error_event: bool = False
     omit_done: bool = False
     raw_chunks: tuple[bytes, ...] | None = None
+    message: dict[str, Any] | None = None
     usage: bool = True
 
 
@@ -90,7 +91,8 @@ class FakeSlot:
             return web.Response(body=does.error_body, status=does.status, content_type="application/json")
         if body.get("stream"):
             return await self._stream(request, body)
-        answer = {"id": "x", "model": body["model"], "choices": [{"message": {"role": "assistant", "content": f"I am {self.release_id}"}}]}
+        message = does.message or {"role": "assistant", "content": f"I am {self.release_id}"}
+        answer = {"id": "x", "model": body["model"], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
         if does.usage:
             answer["usage"] = {"prompt_tokens": 7, "total_tokens": 7 + does.chunks, "completion_tokens": does.chunks}
         if does.die_after_chunks is not None:

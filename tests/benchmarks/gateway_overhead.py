@@ -1,37 +1,49 @@
-"""What the gateway costs: CPU per request and per streamed chunk, and latency, against no proxy and a bare one in one run.
+"""What the gateway costs: CPU per request and per streamed chunk, added latency and memory, against nginx and LiteLLM in one run.
 
-    python -m tests.benchmarks.gateway_overhead [SECONDS_PER_CASE]
+    python -m tests.benchmarks.gateway_overhead [SECONDS_PER_CASE] [--litellm VENV] [--streams N]
 
-Model server, gateway and caller are three processes on loopback; the model server writes canned bytes. The cases take turns,
-so that a noisy neighbour hits all of them. CPU is the process's own time, from the operating system: on a shared machine it
-is the honest figure, requests a second are not.
+nginx comes from the system's package (`nginx-light`), LiteLLM from a virtual environment of its own (`pip install 'litellm[proxy]'`);
+what is not there is left out, and said so. Model server, proxies and caller are processes on loopback; the model server writes
+canned bytes. The cases take turns, so that a noisy neighbour hits all of them. CPU is the process's own time, from the operating
+system: on a shared machine it is the honest figure, requests a second are not. With --streams, memory is watched over so many streams.
 """
 
+import argparse
 import asyncio
+import gc
 import json
+import os
+import shutil
+import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
 
-import aiohttp
 import psutil
-import uvicorn
 import uvloop
 from pydantic import SecretStr
 
 from serving.gateway import create_app
-from serving.gateway_reply import Receive, Scope, Send
+from serving.gateway_door import Door
+from serving.keys import KeyInfo, KeyRing, Scope, hash_secret
 from serving.metrics import GatewayMetrics
-from serving.routing import Backend, RoutingTable
+from serving.routing import Backend, RoutingTable, champion_route
 from serving.settings import Settings
 from serving.upstream import Upstream
-from tests.fakes_gateway import CHAT, KEY, PUBLIC_NAME, SLOT_KEY, key_ring
 
-ROUNDS, CONNECTIONS, CHUNKS = 3, 16, 64
+ROUNDS, CONNECTIONS, CHUNKS, FEW = 3, 16, 64, 4
+_MODULE = "tests.benchmarks.gateway_overhead"
+# Not those of the tests: what they import would count as the gateway's memory.
+KEY, SLOT_KEY, PUBLIC_NAME = "tg-benchmark-key", "slot-secret", "clinic"
+CHAT = {"model": PUBLIC_NAME, "messages": [{"role": "user", "content": "hello"}]}
 _ANSWER = json.dumps({"choices": [{"message": {"content": "x" * 200}}], "usage": {"prompt_tokens": 7, "completion_tokens": 40}}).encode()
 _EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":" word"}}]}\n\n'
 
@@ -51,15 +63,15 @@ class CannedSlot(asyncio.Protocol):
         if found and len(body) >= length:
             self._data = b""
             if b'"stream": true' in body or b'"stream":true' in body:
-                self._task = asyncio.ensure_future(self._stream())
+                self._task = asyncio.ensure_future(self._stream(FEW if b'"max_tokens": %d' % FEW in body else CHUNKS))
             else:
                 self._transport.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
                 )
 
-    async def _stream(self) -> None:
+    async def _stream(self, chunks: int) -> None:
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for event in [_EVENT] * CHUNKS + [b"data: [DONE]\n\n"]:
+        for event in [_EVENT] * chunks + [b"data: [DONE]\n\n"]:
             self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
             await asyncio.sleep(0.001)  # a chunk of its own each, as tokens come
         self._transport.write(b"0\r\n\r\n")
@@ -73,45 +85,24 @@ async def run_slot() -> None:
 
 
 async def run_gateway(slot_port: str) -> None:
-    """The gateway's process."""
-    routes = {PUBLIC_NAME: Backend("clinic-1", f"http://127.0.0.1:{slot_port}", SecretStr(SLOT_KEY))}
-    upstream = Upstream(connect_timeout_s=5, idle_timeout_s=60)
-    await serve(create_app(Settings(max_in_flight=1000), RoutingTable(routes), key_ring(), upstream, GatewayMetrics()))
-
-
-async def serve(app: Any) -> None:
-    """uvicorn as `tunegate serve` runs it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, http="httptools"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    print(server.servers[0].sockets[0].getsockname()[1], flush=True)
-    await serving
-
-
-async def run_bare(slot_port: str) -> None:
-    """The floor of this architecture: uvicorn and aiohttp, and nothing in between but copying."""
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                return
-            body = (await receive())["body"]
-            async with session.post(f"http://127.0.0.1:{slot_port}/", data=body) as response:
-                kind = response.headers["Content-Type"].encode()
-                length = [] if b"stream" in kind else [(b"content-length", response.headers["Content-Length"].encode())]
-                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), *length]})
-                async for chunk in response.content.iter_any():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        await serve(app)
+    """The gateway's process, as `tunegate serve` runs it."""
+    routes = {PUBLIC_NAME: champion_route(PUBLIC_NAME, Backend("clinic-1", f"http://127.0.0.1:{slot_port}", SecretStr(SLOT_KEY)))}
+    settings = Settings(max_in_flight=1000)
+    info = KeyInfo(id="key-1", name="benchmark", scopes=frozenset({Scope.INFER}), created_at=datetime.now(UTC), revoked_at=None)
+    ring = KeyRing({hash_secret(KEY): info})
+    door = Door(create_app(settings, RoutingTable(routes), ring, Upstream(connect_timeout_s=5), GatewayMetrics()), settings)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    await door.open(listener)
+    gc.collect()
+    gc.freeze()
+    print(listener.getsockname()[1], flush=True)
+    await asyncio.Event().wait()
 
 
 @asynccontextmanager
 async def child(*arguments: str) -> AsyncIterator[tuple[psutil.Process, int]]:
     """This file in another process, and the port it listens on."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", __spec__.name, *arguments, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", _MODULE, *arguments, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout
         yield psutil.Process(process.pid), int(await process.stdout.readline())
@@ -120,96 +111,210 @@ async def child(*arguments: str) -> AsyncIterator[tuple[psutil.Process, int]]:
         await process.wait()
 
 
+_NGINX = """
+worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 10000000;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder}; uwsgi_temp_path {folder};
+  scgi_temp_path {folder};
+  upstream slot {{ server 127.0.0.1:{slot_port}; keepalive 64; keepalive_requests 10000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://slot; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+  }}
+}}
+"""
+
+_LITELLM = """
+model_list:
+  - model_name: {model}
+    litellm_params: {{model: openai/{model}, api_base: "http://127.0.0.1:{slot_port}/v1", api_key: {slot_key}}}
+general_settings: {{master_key: {key}}}
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(command: list[str], port: int, env: dict[str, str]) -> Iterator[psutil.Process]:
+    """A server in a process of its own, once it listens."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **env})
+    try:
+        end = time.monotonic() + 120
+        while time.monotonic() < end and process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def nginx(slot_port: int) -> Iterator[tuple[psutil.Process, int]]:
+    """nginx with one worker, and the worker's process."""
+    with tempfile.TemporaryDirectory() as folder:
+        port, config = free_port(), Path(folder) / "nginx.conf"
+        config.write_text(_NGINX.format(folder=folder, slot_port=slot_port, port=port))
+        program = shutil.which("nginx") or "nginx"
+        with started([program, "-c", str(config), "-p", folder, "-e", f"{folder}/error.log"], port, {}) as master:
+            yield master.children()[0], port
+
+
+@contextmanager
+def litellm(venv: Path, slot_port: int) -> Iterator[tuple[psutil.Process, int]]:
+    """LiteLLM's proxy with one worker and no database."""
+    with tempfile.TemporaryDirectory() as folder:
+        port, config = free_port(), Path(folder) / "config.yaml"
+        config.write_text(_LITELLM.format(model=PUBLIC_NAME, slot_port=slot_port, slot_key=SLOT_KEY, key="sk-" + KEY))
+        command = [str(venv / "bin" / "litellm"), "--config", str(config), "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
+        own = {"PYTHONPATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_LOG": "ERROR"}
+        with started(command, port, own) as process:
+            yield process, port
+
+
 @dataclass
 class Case:
-    """What one kind of request cost through one way, over all rounds. `cpu_s` is the gateway's alone."""
+    """What one kind of request cost through one way, over all rounds. `cpu_s` is the asked process's alone."""
 
-    name: str
+    way: str
     stream: bool
     port: int
-    watched: psutil.Process | None
+    watched: psutil.Process
+    key: str = KEY
+    max_tokens: int = 64
     requests: int = 0
     cpu_s: float = 0.0
     wall_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.latencies_s: list[float] = []
-        body = json.dumps({**CHAT, "stream": self.stream}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+        self.alone_s: list[float] = []
+        body = json.dumps({**CHAT, "stream": self.stream, "max_tokens": self.max_tokens}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
         self._request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
     async def round(self, seconds: float) -> None:
-        """Ask on CONNECTIONS connections at once for so long."""
+        """Ask on CONNECTIONS connections at once for so long, then on one alone: to the whole answer, or a stream's first bytes."""
         cpu, start = _cpu_s(self.watched), time.perf_counter()
-        await asyncio.gather(*(self._caller(start + seconds) for _ in range(CONNECTIONS)))
+        await asyncio.gather(*(self._caller(start + seconds, self.latencies_s) for _ in range(CONNECTIONS)))
         self.cpu_s += _cpu_s(self.watched) - cpu
+        self.requests = len(self.latencies_s)
         self.wall_s += time.perf_counter() - start
+        await self._caller(time.perf_counter() + seconds / 2, self.alone_s)
 
-    async def _caller(self, until: float) -> None:
+    async def _caller(self, until: float, latencies_s: list[float]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         while (start := time.perf_counter()) < until:
             writer.write(self._request)
             head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200")
-            await (reader.readuntil(b"\r\n0\r\n\r\n") if self.stream else reader.readexactly(len(_ANSWER)))
-            self.latencies_s.append(time.perf_counter() - start)
-            self.requests += 1
+            assert head.startswith(b"HTTP/1.1 200"), head
+            if self.stream:
+                await reader.readuntil(b"\n\n")
+                latencies_s.append(time.perf_counter() - start)
+                await reader.readuntil(b"\r\n0\r\n\r\n")
+            else:
+                await reader.readexactly(_length(head))
+                latencies_s.append(time.perf_counter() - start)
         writer.close()
 
+    def forget(self) -> None:
+        """Start counting anew."""
+        self.requests, self.cpu_s, self.wall_s = 0, 0.0, 0.0
+        self.latencies_s.clear()
+        self.alone_s.clear()
 
-def _cpu_s(process: psutil.Process | None) -> float:
-    if process is None:
-        return 0.0
+    @property
+    def cost_us(self) -> float:
+        """CPU of a request, in microseconds."""
+        return self.cpu_s / self.requests * 1e6
+
+
+def _length(head: bytes) -> int:
+    return next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+
+
+def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-async def measure(seconds: float) -> None:
+async def measure(seconds: float, venv: Path | None, streams: int) -> None:
     """Run every case in turn, ROUNDS times, and print the table."""
-    async with (
-        child("slot") as (slot, slot_port),
-        child("bare", str(slot_port)) as (bare, bare_port),
-        child("gateway", str(slot_port)) as (gateway, port),
-    ):
-        ways = (("direct", slot_port, slot), ("bare proxy", bare_port, bare), ("gateway", port, gateway))
-        cases = [Case(f"{kind}, {way}", kind == "stream", at, process) for kind in ("plain", "stream") for way, at, process in ways]
+    async with AsyncExitStack() as running:
+        slot, slot_port = await running.enter_async_context(child("slot"))
+        gateway, port = await running.enter_async_context(child("gateway", str(slot_port)))
+        ways = [("direct", slot, slot_port, KEY), ("gateway", gateway, port, KEY)]
+        if shutil.which("nginx"):
+            ways.insert(1, ("nginx", *running.enter_context(nginx(slot_port)), KEY))
+        else:
+            print("nginx is not installed: left out")
+        if venv:
+            ways.append(("LiteLLM", *running.enter_context(litellm(venv, slot_port)), "sk-" + KEY))
+        else:
+            print("no --litellm: left out")
+        cases = [Case(way, stream, at, process, key) for stream in (False, True) for way, process, at, key in ways]
         for case in cases:
-            await case.round(0.3)
-            case.requests, case.cpu_s, case.wall_s = 0, 0.0, 0.0
-            case.latencies_s.clear()
+            await case.round(1.0)
+            case.forget()
         for _ in range(ROUNDS):
             for case in cases:
                 await case.round(seconds)
-        report(cases, gateway.memory_info().rss)
+        report(cases)
+        await watch_memory(Case("gateway", True, port, gateway, max_tokens=FEW), streams)
 
 
-def report(cases: list[Case], memory_bytes: int) -> None:
-    """Print microseconds of CPU of the process that was asked: the slot when direct, else the proxy."""
-    print(f"{'case':20}{'requests':>10}{'req/s':>9}{'CPU us/req':>12}{'p50 ms':>9}{'p99 ms':>9}")
+async def watch_memory(case: Case, streams: int) -> None:
+    """The gateway's resident memory while so many short streams pass, 200 at a time."""
+    print(f"gateway memory: {case.watched.memory_info().rss / 1e6:.1f} MB", flush=True)
+    while len(case.latencies_s) < streams:
+        await asyncio.gather(*(case._caller(time.perf_counter() + 5, case.latencies_s) for _ in range(200)))
+        print(f"  after {len(case.latencies_s):>7} more streams: {case.watched.memory_info().rss / 1e6:.1f} MB", flush=True)
+
+
+def report(cases: list[Case]) -> None:
+    """Print the CPU of the process that was asked: the slot when direct, else the proxy. Streams are timed to their first bytes."""
+    print(f"{'case':16}{'requests':>10}{'req/s':>9}{'CPU us/req':>12}{'p50 ms':>9}{'p99 ms':>9}{'alone p50':>11}{'p99 ms':>9}")
     for case in cases:
-        cuts = statistics.quantiles(case.latencies_s, n=100)
-        cost_us = case.cpu_s / case.requests * 1e6
-        rate, p50_ms, p99_ms = case.requests / case.wall_s, cuts[49] * 1e3, cuts[98] * 1e3
-        print(f"{case.name:20}{case.requests:>10}{rate:>9.0f}{cost_us:>12.1f}{p50_ms:>9.2f}{p99_ms:>9.2f}")
-    direct, bare, gateway, *streamed = (case.cpu_s / case.requests * 1e6 for case in cases)
-    per_chunk = [(stream - plain) / CHUNKS for stream, plain in zip(streamed, (direct, bare, gateway), strict=True)]
-    print(f"CPU per request: gateway / direct {gateway / direct:.1f}, gateway / bare proxy {gateway / bare:.2f}")
-    print("CPU us per streamed chunk: direct {:.1f}, bare proxy {:.1f}, gateway {:.1f}".format(*per_chunk))
-    print(f"gateway memory: {memory_bytes / 1e6:.0f} MB")
+        cuts, alone = (statistics.quantiles(times, n=100) for times in (case.latencies_s, case.alone_s))
+        name, rate = f"{'stream' if case.stream else 'plain'} {case.way}", case.requests / case.wall_s
+        times = "".join(f"{value * 1e3:>{width}.2f}" for value, width in ((cuts[49], 9), (cuts[98], 9), (alone[49], 11), (alone[98], 9)))
+        print(f"{name:16}{case.requests:>10}{rate:>9.0f}{case.cost_us:>12.1f}{times}")
+    plain = {case.way: case for case in cases if not case.stream}
+    streamed = {case.way: case for case in cases if case.stream}
+    ours = plain["gateway"].cost_us
+    for other, cost_us in ((way, case.cost_us) for way, case in plain.items() if way != "gateway"):
+        print(f"CPU per request: gateway / {other} = {ours / cost_us:.3g}, {other} / gateway = {cost_us / ours:.3g}")
+    for way in plain:
+        print(f"CPU us per streamed chunk, {way}: {(streamed[way].cost_us - plain[way].cost_us) / CHUNKS:.2f}")
+    for kind, of in (("plain", plain), ("first bytes of a stream", streamed)):
+        ours_s, direct_s = (statistics.quantiles(of[way].alone_s, n=100) for way in ("gateway", "direct"))
+        print(f"added, {kind}: p50 {(ours_s[49] - direct_s[49]) * 1e3:.3f} ms, p99 {(ours_s[98] - direct_s[98]) * 1e3:.3f} ms")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Play the role named by the first argument; without one, measure."""
-    match arguments:
+    match sys.argv[1:]:
         case ["slot"]:
             uvloop.run(run_slot())
-        case ["bare", slot_port]:
-            uvloop.run(run_bare(slot_port))
+            return
         case ["gateway", slot_port]:
             uvloop.run(run_gateway(slot_port))
-        case _:
-            uvloop.run(measure(float(arguments[0]) if arguments else 3.0))
+            return
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("seconds", type=float, nargs="?", default=3.0)
+    parser.add_argument("--litellm", type=Path, metavar="VENV")
+    parser.add_argument("--streams", type=int, default=0)
+    given = parser.parse_args()
+    uvloop.run(measure(given.seconds, given.litellm, given.streams))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

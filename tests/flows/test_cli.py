@@ -199,6 +199,17 @@ def test_a_secret_is_printed_once_and_never_again(tunegate: Run) -> None:
     assert secret[3:] not in everything
 
 
+def test_a_rotated_key_has_a_new_secret_and_the_same_limits(tunegate: Run) -> None:
+    limits = ("--days", "90", "--requests-per-minute", "60", "--tokens-per-minute", "9000", "--max-concurrent", "4")
+    old_id, old_secret = tunegate("keys", "create", "web", *limits).out.strip().split("\t")
+    new_id, secret = tunegate("keys", "rotate", old_id, "--overlap-hours", "1").out.strip().split("\t")
+    old, new = tunegate("keys", "list", "--json").json
+    assert (old["id"], new["id"], secret != old_secret) == (old_id, new_id, True)
+    assert [new[name] for name in ("requests_per_minute", "tokens_per_minute", "max_concurrent")] == [60, 9000, 4]
+    assert old["expires_at"] < new["expires_at"]
+    assert "9000" in tunegate("keys", "list").out
+
+
 def test_a_key_opens_for_inference_alone_unless_told_otherwise(tunegate: Run) -> None:
     tunegate("keys", "create", "web")
     assert tunegate("keys", "list", "--json").json[0]["scopes"] == ["infer"]

@@ -133,7 +133,7 @@ async def test_every_panel_has_data_and_every_alert_evaluates(tmp_path: Path) ->
         stack.metrics.follow(REGISTRY)
         assert await scrapes(stack, prometheus), (tmp_path / "log").read_text()
         await load(stack)
-        stack.routing.replace({PUBLIC_NAME: backend_of(new)})
+        stack.switch_to(backend_of(new))
         await load(stack)
         answers = {(title, asked.name): await query(stack, prometheus, asked.over(WINDOW)) for title, asked in PANEL_QUERIES}
         quiet = {asked.name: await query(stack, prometheus, asked.over(WINDOW)) for asked in NOT_NOW}

@@ -1,10 +1,12 @@
 """The `openai` Python client works unchanged, errors included."""
 
 import asyncio
+import json
 from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from tests.fakes_gateway import KEY, PUBLIC_NAME, Stack, becomes, one_slot
 from tests.fakes_gateway_slot import Behaviour
@@ -72,10 +74,89 @@ async def test_a_broken_stream_raises_instead_of_looking_whole(behaviour: Behavi
 
 async def test_its_own_retry_gets_through_once_there_is_room() -> None:
     """The one place is taken for 0.3 s; the client is told 429, waits as long as `Retry-After` says, and asks again."""
-    async with one_slot(Behaviour(think_s=0.3), max_in_flight=1) as (stack, slot), client_of(stack) as client:
+    async with one_slot(Behaviour(think_s=0.3), max_in_flight=1, max_queue=0) as (stack, slot), client_of(stack) as client:
         first = asyncio.create_task(stack.ask())
         assert await becomes(lambda: slot.live == 1)
         answer = await client.with_options(max_retries=2).chat.completions.create(model=PUBLIC_NAME, messages=MESSAGES)
         assert answer.choices
         assert (await first).status == 200
         assert stack.outcomes("none") == {"rejected": 1}
+
+
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {"name": "book", "parameters": {"type": "object", "properties": {"day": {"type": "string"}}, "required": ["day"]}},
+    }
+]
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "book", "arguments": '{"day": "Monday"}'}}
+
+
+async def test_tools_go_up_and_their_calls_come_back() -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    async with one_slot(Behaviour(message=message)) as (stack, slot), client_of(stack) as client:
+        answer = await client.chat.completions.create(model=PUBLIC_NAME, messages=MESSAGES, tools=TOOLS, tool_choice="auto")
+        (call,) = answer.choices[0].message.tool_calls or ()
+        assert call.type == "function"
+        assert json.loads(call.function.arguments) == {"day": "Monday"}
+        assert (slot.seen[0].body["tools"], slot.seen[0].body["tool_choice"]) == (TOOLS, "auto")
+        results: Any = [*MESSAGES, answer.choices[0].message, {"role": "tool", "tool_call_id": "c1", "content": "booked"}]
+        await client.chat.completions.create(model=PUBLIC_NAME, messages=results, tools=TOOLS)
+        assert slot.seen[1].body["messages"][2] == results[2]
+
+
+async def test_a_streamed_tool_call_is_put_together() -> None:
+    parts = [{"index": 0, "id": "c1", "type": "function", "function": {"name": "book", "arguments": '{"day"'}}]
+    more = [{"index": 0, "function": {"arguments": ': "Monday"}'}}]
+    events = ({"id": "x", "model": "m", "choices": [{"index": 0, "delta": {"tool_calls": calls}}]} for calls in (parts, more))
+    chunks = (*(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events), b"data: [DONE]\n\n")
+    async with one_slot(Behaviour(raw_chunks=chunks)) as (stack, _), client_of(stack) as client:
+        stream = await client.chat.completions.create(model=PUBLIC_NAME, messages=MESSAGES, tools=TOOLS, stream=True)
+        said = "".join([(chunk.choices[0].delta.tool_calls or [])[0].function.arguments async for chunk in stream])  # type: ignore[union-attr]
+        assert json.loads(said) == {"day": "Monday"}
+
+
+class Appointment(BaseModel):
+    day: str
+    minutes: int
+
+
+async def test_an_answer_bound_to_a_schema_is_parsed() -> None:
+    message = {"role": "assistant", "content": '{"day": "Monday", "minutes": 20}'}
+    async with one_slot(Behaviour(message=message)) as (stack, slot), client_of(stack) as client:
+        answer = await client.chat.completions.parse(model=PUBLIC_NAME, messages=MESSAGES, response_format=Appointment)
+        assert answer.choices[0].message.parsed == Appointment(day="Monday", minutes=20)
+        assert slot.seen[0].body["response_format"]["json_schema"]["schema"]["required"] == ["day", "minutes"]
+
+
+async def test_a_failure_that_may_pass_is_retried_by_the_client_itself() -> None:
+    """Half a second lies between the client's tries."""
+    async with one_slot(Behaviour(status=500)) as (stack, slot), client_of(stack) as client:
+        asking = asyncio.create_task(client.with_options(max_retries=2).chat.completions.create(model=PUBLIC_NAME, messages=MESSAGES))
+        assert await becomes(lambda: len(slot.seen) == 1)
+        slot.behaviour.status = 200
+        assert (await asking).choices[0].message.content == "I am clinic-1"
+        assert stack.outcomes("clinic-1") == {"server_error": 1, "ok": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"), [(400, openai.BadRequestError), (422, openai.UnprocessableEntityError), (503, openai.InternalServerError)]
+)
+async def test_a_slots_refusal_raises_the_clients_own_error(status: int, raised: type[openai.APIStatusError]) -> None:
+    async with one_slot(Behaviour(status=status)) as (stack, _), client_of(stack) as client:
+        with pytest.raises(raised) as error:
+            await client.chat.completions.create(model=PUBLIC_NAME, messages=MESSAGES)
+        assert error.value.request_id
+
+
+async def test_embeddings_are_404_where_the_engine_has_none() -> None:
+    async with one_slot(Behaviour(status=404)) as (stack, _), client_of(stack) as client:
+        with pytest.raises(openai.NotFoundError, match="does not serve"):
+            await client.embeddings.create(model=PUBLIC_NAME, input="hello")
+
+
+async def test_responses_are_404_by_name() -> None:
+    async with one_slot() as (stack, slot), client_of(stack) as client:
+        with pytest.raises(openai.NotFoundError, match="/v1/responses"):
+            await client.responses.create(model=PUBLIC_NAME, input="hello")
+        assert slot.seen == []

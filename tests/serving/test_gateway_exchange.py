@@ -85,6 +85,18 @@ async def test_odd_streams_pass_unchanged(chunks: tuple[bytes, ...]) -> None:
         assert stack.outcomes("clinic-1") == {"ok": 1}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_requests_one_after_another_share_a_connection_to_the_slot(stream: bool) -> None:
+    async with one_slot() as (stack, _):
+        kept = set()
+        for _ in range(5):
+            async with stack.post({**CHAT, "stream": stream}) as response:
+                await response.read()
+            ((connection,),) = stack.gateway.upstream._idle.values()
+            kept.add(connection)
+        assert len(kept) == 1
+
+
 async def test_the_first_chunk_is_passed_on_before_the_second_exists() -> None:
     async with one_slot(Behaviour(chunks=2, chunk_gap_s=0.5)) as (stack, _):
         start = time.perf_counter()
@@ -163,7 +175,7 @@ async def test_before_the_first_byte_the_request_goes_once_to_the_backend_routin
     async with FakeSlot("clinic-1", dying).running() as old, FakeSlot("clinic-2").running() as new, over(old) as stack:
         asking = asyncio.create_task(stack.ask(stream=stream))
         assert await becomes(lambda: old.live == 1)
-        stack.routing.replace({PUBLIC_NAME: backend_of(new)})
+        stack.switch_to(backend_of(new))
         async with await asking as response:
             assert (response.status, response.headers["x-tunegate-release"]) == (200, "clinic-2")
             await response.read()
@@ -177,7 +189,7 @@ async def test_there_is_one_retry_and_no_more() -> None:
     async with FakeSlot("clinic-1", dying).running() as old, FakeSlot("clinic-2", dead).running() as new, over(old) as stack:
         asking = asyncio.create_task(stack.ask())
         assert await becomes(lambda: old.live == 1)
-        stack.routing.replace({PUBLIC_NAME: backend_of(new)})
+        stack.switch_to(backend_of(new))
         async with await asking as response:
             assert response.status == 502
         assert (len(old.seen), len(new.seen)) == (1, 1)

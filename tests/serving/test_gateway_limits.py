@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, Caps, ModelRequest, read_request
+from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Caps, ModelRequest, read_request
 from serving.openai_errors import ApiError
 
 CAPS = Caps(json_depth=8, sequences=4, tokens=100)
@@ -37,7 +39,7 @@ def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(("levels", "passes"), [(8, True), (9, False)])
 def test_depth_is_capped_exactly(levels: int, passes: bool) -> None:
     """The body is level 1; `levels - 1` lists inside it make `levels`."""
-    body = b'{"model": "m", "tools": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+    body = b'{"model": "m", "seed": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
     if passes:
         assert read_request(body, CHAT_FIELDS, CAPS).model == "m"
     else:
@@ -106,3 +108,67 @@ def test_only_listed_fields_go_up_and_nulls_do_not() -> None:
 )  # fmt: skip
 def test_engine_control_is_on_neither_list(field: str) -> None:
     assert field not in CHAT_FIELDS | COMPLETION_FIELDS
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert read({"max_tokens": 12.0}).fields["max_tokens"] == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logprobs": 21}, "logprobs"), ({"top_logprobs": 21}, "top_logprobs"), ({"top_logprobs": True}, "top_logprobs"),
+        ({"stop": ["x"] * 17}, "stop"), ({"messages": [{}] * 2049}, "messages"), ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias"), ({"tools": 5}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"), ({"response_format": {"type": "structural_tag"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"), ({"response_format": "json"}, "response_format"),
+    ],
+)  # fmt: skip
+def test_what_costs_the_engine_time_without_bound_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    assert refusal(json.dumps({"model": "m", **fields}).encode()).param == param
+
+
+@pytest.mark.parametrize(
+    ("schema", "passes"),
+    [
+        ({"type": "object", "properties": {"name": {"type": "string", "maxLength": 100}}}, True),
+        ({"type": "string", "pattern": "^[a-z]+$"}, True),
+        ({"type": "array", "maxItems": 1001}, False),
+        ({"properties": {"a": {"items": {"minLength": 10**9}}}}, False),
+        ({"type": "string", "pattern": "(a{1,1000}){1,1000}"}, False),
+        ({"type": "string", "pattern": "x" * 257}, False),
+        ({"patternProperties": {"(?=a)": {}}}, False),
+        ({"enum": list(range(501))}, False),
+        ({"anyOf": [{"const": n} for n in range(2001)]}, False),
+    ],
+)
+def test_a_schema_passes_unless_it_could_grow_without_bound(schema: dict[str, Any], passes: bool) -> None:
+    as_format = {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}}
+    as_tool = {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]}
+    for fields in (as_format, as_tool):
+        if passes:
+            assert read(fields).fields.items() >= fields.items()
+        else:
+            assert refusal(json.dumps({"model": "m", **fields}).encode()).code == "invalid_value"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "function", "content", "schema", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("allowed", [CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS], ids=["chat", "completions", "embeddings"])
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_no_json_whatever_makes_the_reader_stumble(allowed: frozenset[str], data: st.DataObject) -> None:
+    body = {"model": "m", **data.draw(st.dictionaries(st.sampled_from(sorted(allowed)), JSON_VALUES, max_size=4))}
+    try:
+        request = read_request(json.dumps(body).encode(), allowed, CAPS)
+    except ApiError as error:
+        assert error.status == 400  # noqa: PT017  # any other exception fails the test
+    else:
+        assert request.tokens_at_most >= 0
+        assert json.loads(request.body_for("r"))["model"] == "r"

@@ -107,7 +107,7 @@ async def test_a_revoked_key_stops_working_at_the_next_swap_of_the_ring() -> Non
 
 VLLM_ROUTES = [
     "/invocations", "/tokenize", "/detokenize", "/pause", "/resume", "/update_weights", "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
-    "/v1/embeddings", "/v1/responses", "/v1/chat/completions/render", "/v2/rerank", "/ping", "/version", "/openapi.json", "/docs", "/",
+    "/v1/responses", "/v1/chat/completions/render", "/v2/rerank", "/ping", "/version", "/docs", "/",
     "/sleep", "/wake_up", "/v1/chat/completions/", "//v1/chat/completions", "/V1/chat/completions", "/v1/../invocations",
     "/v1/%63hat/completions", "/v1/chat%2Fcompletions", "/%2e%2e/v1/chat/completions",
 ]  # fmt: skip
@@ -168,7 +168,7 @@ async def test_an_unknown_model_is_404_in_openais_words() -> None:
 
 
 async def test_a_name_whose_champion_is_not_ready_is_503_with_retry_after() -> None:
-    async with gateway_over({PUBLIC_NAME: None}) as stack, stack.post() as response:
+    async with gateway_over({PUBLIC_NAME: None}, queue_timeout_s=0) as stack, stack.post() as response:
         assert response.status == 503
         assert int(response.headers["retry-after"]) >= 1
         assert (await error_of(response))["code"] == "model_not_ready"
@@ -194,7 +194,7 @@ async def test_metrics_are_served_to_callers_on_this_machine() -> None:
 
 
 async def test_metrics_are_not_there_for_callers_from_elsewhere() -> None:
-    """uvicorn takes the caller's address from X-Forwarded-For when the proxy in front is on this machine."""
+    """A proxy on this machine speaks for callers elsewhere, and says so."""
     async with one_slot() as (stack, _), stack.client.get(stack.url + "/metrics", headers={"X-Forwarded-For": "203.0.113.9"}) as response:
         assert response.status == 404
 
@@ -226,7 +226,7 @@ async def test_a_body_that_trickles_is_cut_off_while_others_are_served() -> None
 
 
 async def test_over_the_cap_of_requests_in_flight_it_is_429_with_retry_after_and_then_fine_again() -> None:
-    async with one_slot(max_in_flight=2) as (stack, slot):
+    async with one_slot(max_in_flight=2, max_queue=0) as (stack, slot):
         slot.behaviour.think_s = 0.3
         responses = await asyncio.gather(*(stack.post() for _ in range(5)))
         statuses = sorted(response.status for response in responses)

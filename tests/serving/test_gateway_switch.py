@@ -58,7 +58,7 @@ async def switch_until(stack: Stack, slots: list[FakeSlot], enough: Callable[[],
         if switch >= len(BETWEEN_SWITCHES_S) and (enough() or time.monotonic() > deadline):
             return switch
         await asyncio.sleep(BETWEEN_SWITCHES_S[switch % len(BETWEEN_SWITCHES_S)])
-        stack.routing.replace({PUBLIC_NAME: backend_of(slots[(switch + 1) % 2])})
+        stack.switch_to(backend_of(slots[(switch + 1) % 2]))
     raise AssertionError("unreachable")
 
 
@@ -85,7 +85,7 @@ async def test_a_stream_that_began_before_the_switch_ends_at_the_release_it_bega
     slots = [FakeSlot(f"clinic-{number}", Behaviour(chunks=5, chunk_gap_s=0.05)) for number in (1, 2)]
     async with slots[0].running(), slots[1].running(), gateway_over({PUBLIC_NAME: backend_of(slots[0])}) as stack, stack.stream() as before:
         await before.content.readany()
-        stack.routing.replace({PUBLIC_NAME: backend_of(slots[1])})
+        stack.switch_to(backend_of(slots[1]))
         async with stack.post() as after:
             assert after.headers["x-tunegate-release"] == "clinic-2"
         assert b"clinic-2" not in await before.read()

@@ -27,15 +27,15 @@ def test_a_new_key_opens_and_others_do_not(registry: Registry) -> None:
     key, secret = registry.create_key("web", [Scope.INFER])
     registry.create_key("ops", [Scope.ADMIN, Scope.APPROVE])
     ring = KeyRing(registry.key_index())
-    assert ring.find(secret.get_secret_value()) == key
-    assert [ring.find(wrong) for wrong in ("", "tg-", secret.get_secret_value() + "x", "\udcff", "key-1")] == [None] * 5
+    assert ring.find(secret.get_secret_value().encode()) == key
+    assert [ring.find(wrong) for wrong in (b"", b"tg-", secret.get_secret_value().encode() + b"x", b"\xff", b"key-1")] == [None] * 5
 
 
 def test_a_revoked_key_opens_nothing_and_stays_listed(registry: Registry) -> None:
     key, secret = registry.create_key("web", [Scope.INFER])
     registry.revoke_key(key.id)
     ring = KeyRing(registry.key_index())
-    assert ring.find(secret.get_secret_value()) is None
+    assert ring.find(secret.get_secret_value().encode()) is None
     assert [(known.id, known.revoked_at is not None) for known in (*registry.keys(),)] == [(key.id, True)]
 
 
@@ -65,4 +65,4 @@ def test_swapping_the_ring_shuts_out_what_is_not_in_it(registry: Registry) -> No
     _, secret = registry.create_key("web", [Scope.INFER])
     ring = KeyRing(registry.key_index())
     ring.replace({})
-    assert ring.find(secret.get_secret_value()) is None
+    assert ring.find(secret.get_secret_value().encode()) is None

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from serving.keys import KeyRing, Scope
 from serving.records import Release, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry
-from serving.routing import Backend, RoutingTable, View, follow, routes_of
+from serving.routing import Backend, Route, RoutingTable, View, follow, routes_of
 from tests.fakes_serving import EVIDENCE, Clock, approved, champion, url_in
 
 POLL_S = 0.02
@@ -68,14 +68,14 @@ async def until(true: Callable[[], bool]) -> None:
 def test_only_a_ready_slot_gets_traffic(desk: Desk, state: SlotState) -> None:
     release = champion(desk.registry)
     desk.slot(release, state)
-    backend = routes_of(desk.registry.snapshot(), read_key)["clinic"]
+    backend = RoutingTable(routes_of(desk.registry.snapshot(), read_key)).backend("clinic")
     expected = Backend(release.id, "http://127.0.0.1:20001", SecretStr("key of clinic-1")) if state is SlotState.READY else None
     assert backend == expected
 
 
 def test_a_ready_slot_without_a_key_gets_no_traffic(desk: Desk) -> None:
     desk.slot(champion(desk.registry), SlotState.READY)
-    assert routes_of(desk.registry.snapshot(), lambda _: None) == {"clinic": None}
+    assert routes_of(desk.registry.snapshot(), lambda _: None) == {"clinic": Route("clinic")}
 
 
 def test_a_champion_that_is_not_ready_is_known_but_has_no_backend(desk: Desk) -> None:
@@ -132,9 +132,9 @@ def test_a_change_by_another_process_is_seen_at_the_next_look(desk: Desk) -> Non
 def test_keys_are_let_in_and_shut_out_without_a_restart(desk: Desk) -> None:
     async def story() -> None:
         key, secret = desk.registry.create_key("web", [Scope.INFER])
-        await until(lambda: desk.ring.find(secret.get_secret_value()) == key)
+        await until(lambda: desk.ring.find(secret.get_secret_value().encode()) == key)
         desk.registry.revoke_key(key.id)
-        await until(lambda: desk.ring.find(secret.get_secret_value()) is None)
+        await until(lambda: desk.ring.find(secret.get_secret_value().encode()) is None)
 
     desk.play(story)
 
@@ -162,8 +162,8 @@ def test_the_last_good_table_stays_while_the_registry_is_gone_and_lets_nobody_ne
         file.write_text("garbage" * 1000)
         await asyncio.sleep(POLL_S * 10)
         assert desk.table.backend("clinic") == before
-        assert desk.ring.find(secret.get_secret_value()) is not None
-        assert desk.ring.find("tg-other") is None
+        assert desk.ring.find(secret.get_secret_value().encode()) is not None
+        assert desk.ring.find(b"tg-other") is None
         file.unlink()
         aside.rename(file)
         desk.slot(release, SlotState.STOPPING)

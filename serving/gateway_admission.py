@@ -1,0 +1,96 @@
+"""Places for requests under way, and a bounded queue before them.
+
+A request that finds no place, or no slot that is ready, waits its turn for a while; when the queue is full it is turned away at once.
+Knows nothing of keys or bodies. Next: `gateway_exchange.py`, which holds a place while it runs.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from serving.gateway_call import Call
+from serving.gateway_exchange import RETRY_AFTER_S, Exchange
+from serving.gateway_order import Order
+from serving.openai_errors import ApiError, no_champion, overloaded
+
+
+class _Waiting:
+    """A request in the queue; the owner of its call until it gets a place."""
+
+    def __init__(
+        self, queue: "Admission", exchange: Exchange, call: Call, order: Order, turn_away: Callable[[ApiError | None], None], since_s: float
+    ) -> None:
+        self.queue, self.exchange, self.call, self.order, self.turn_away, self.since_s = queue, exchange, call, order, turn_away, since_s
+
+    def caller_gone(self) -> None:
+        """Leave the queue."""
+        self.queue.abandon(self)
+        self.turn_away(None)
+
+    def caller_slow(self, slow: bool) -> None:
+        """Nothing is being written yet."""
+
+
+class Admission:
+    """At most `places` exchanges run and `queue` wait, each for at most `patience_s`."""
+
+    def __init__(self, places: int, queue: int, patience_s: float, clock: Callable[[], float]) -> None:
+        self._places, self._queue, self._patience_s, self._clock = places, queue, patience_s, clock
+        self._running: set[Exchange] = set()
+        self._waiting: deque[_Waiting] = deque()
+        self._pumping = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+        return bool(self._running or self._waiting)
+
+    def enter(self, exchange: Exchange, call: Call, order: Order, turn_away: Callable[[ApiError | None], None]) -> None:
+        """Start `exchange` now or later, or turn it away."""
+        backends = order() if len(self._running) < self._places and not self._waiting else ()
+        if backends:
+            self._running.add(exchange)
+            exchange.start(backends[0])
+            return
+        waiting = _Waiting(self, exchange, call, order, turn_away, self._clock())
+        if len(self._waiting) >= self._queue or self._patience_s == 0:
+            turn_away(self._reason(waiting))
+            return
+        call.owner = waiting
+        self._waiting.append(waiting)
+        self.pump()
+
+    def leave(self, exchange: Exchange) -> None:
+        """An exchange has ended; its place is free."""
+        self._running.discard(exchange)
+        if self._waiting:
+            self.pump()
+
+    def abandon(self, waiting: _Waiting) -> None:
+        """Its caller is gone."""
+        self._waiting.remove(waiting)
+
+    def pump(self) -> None:
+        """Start what can be started, in order; a request whose model has no slot does not hold up the others."""
+        if self._pumping:
+            return
+        self._pumping = True
+        for waiting in list(self._waiting):
+            if len(self._running) >= self._places:
+                break
+            backends = waiting.order()
+            if backends:
+                self._waiting.remove(waiting)
+                self._running.add(waiting.exchange)
+                waiting.exchange.start(backends[0])
+        self._pumping = False
+
+    def sweep(self, now_s: float) -> None:
+        """End what runs or waits for too long."""
+        for exchange in list(self._running):
+            exchange.sweep(now_s)
+        while self._waiting and now_s - self._waiting[0].since_s > self._patience_s:
+            waiting = self._waiting.popleft()
+            waiting.turn_away(self._reason(waiting))
+
+    def _reason(self, waiting: _Waiting) -> ApiError:
+        return overloaded(RETRY_AFTER_S) if waiting.order() else no_champion(waiting.order.model, RETRY_AFTER_S)

@@ -1,0 +1,104 @@
+"""Opens the gateway on a socket that already listens, and closes it without losing anybody.
+
+Closing: no new connections are taken, so those that wait at the socket go to whoever else listens on it; each connection's next answer
+is its last and says so; then, after the time to drain, what is left is cut. Knows nothing of what a request asks for.
+Next: `gateway_connection.py`.
+"""
+
+import asyncio
+import socket
+import ssl
+from time import monotonic
+from typing import cast
+
+from serving.errors import SettingsError
+from serving.gateway import Gateway
+from serving.gateway_connection import CallerConnection, WireLimits
+from serving.settings import Settings
+
+_SWEEP_S = 0.1
+# Longer than the usual 60 s of front proxies, so that they close idle connections first and never write into a closing one.
+_KEEP_ALIVE_S = 75.0
+_FULL = b'{"error":{"message":"too many connections","type":"server_error","param":null,"code":"too_many_connections"}}'
+_FULL_HEAD = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
+
+
+class Door:
+    """The gateway's listening side, in one event loop."""
+
+    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+        self._gateway, self._most = gateway, settings.max_connections
+        self._limits = WireLimits(
+            settings.max_head_bytes, settings.max_body_bytes, settings.head_timeout_s, settings.body_timeout_s, _KEEP_ALIVE_S
+        )
+        self._tls = tls_context(settings)
+        self._connections: set[CallerConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def open(self, listener: socket.socket) -> None:
+        """Take callers from `listener` from now on."""
+        loop = asyncio.get_running_loop()
+        handshake_s = self._limits.head_s if self._tls else None
+        self._server = await loop.create_server(self._meet, sock=listener, ssl=self._tls, ssl_handshake_timeout=handshake_s)
+        self._sweeping = asyncio.create_task(self._sweep(), name="gateway clock")
+
+    async def close(self, within_s: float) -> None:
+        """Stop taking callers, let requests under way finish within so many seconds, then cut what is left."""
+        if self._server is not None:
+            self._server.close()
+        for connection in self._connections:
+            connection.drain()
+        end_s = monotonic() + within_s
+        while self._connections and monotonic() < end_s:
+            await asyncio.sleep(_SWEEP_S / 2)
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._gateway.close()
+
+    def _meet(self) -> asyncio.Protocol:
+        if len(self._connections) >= self._most:
+            return _TurnedAway()
+        return CallerConnection(self._gateway, self._limits, self._connections)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now_s = monotonic()
+            for connection in list(self._connections):
+                connection.sweep(now_s)
+            self._gateway.sweep(now_s)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """Says that there are too many, and closes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        writer = cast(asyncio.Transport, transport)
+        writer.write(b"%bcontent-length: %d\r\n\r\n%b" % (_FULL_HEAD, len(_FULL), _FULL))
+        writer.close()
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """How to speak HTTPS; None without a certificate.
+
+    Raises:
+        SettingsError: the files cannot be used.
+    """
+    if settings.tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"TUNEGATE_TLS_CERTIFICATE={settings.tls_certificate} and TUNEGATE_TLS_KEY={settings.tls_key} cannot be used: {error}",
+            why="the gateway would have to speak HTTP where HTTPS was asked for",
+            do="give a PEM certificate (chain) and its PEM key without a passphrase, readable by this user; or unset both",
+        ) from error
+    return context

@@ -118,7 +118,9 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
     ("fields", "param"),
     [
         ({"logprobs": 21}, "logprobs"), ({"top_logprobs": 21}, "top_logprobs"), ({"top_logprobs": True}, "top_logprobs"),
-        ({"stop": ["x"] * 17}, "stop"), ({"messages": [{}] * 2049}, "messages"), ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias"), ({"tools": 5}, "tools"),
+        ({"stop": ["x"] * 17}, "stop"), ({"messages": [{}] * 2049}, "messages"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias"),
+        ({"tools": 5}, "tools"),
         ({"tools": [{"type": "function"}]}, "tools[0]"), ({"response_format": {"type": "structural_tag"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"), ({"response_format": "json"}, "response_format"),
     ],

@@ -51,11 +51,13 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _split_is_one_of_two(self) -> Self:
         faults = []
-        if self.folds is None and "fold" in self.model_fields_set:
+        # A default that was dumped to JSON comes back as a given value: only values that differ from it were meant.
+        given = {key for key in ("fold", "validation_fraction") if getattr(self, key) != type(self).model_fields[key].default}
+        if self.folds is None and "fold" in given:
             faults.append("`fold` says which part is held back, and needs `folds`: the number of parts")
         if self.folds is not None and self.fold >= self.folds:
             faults.append(f"`fold` counts from 0: with `folds: {self.folds}` the last one is {self.folds - 1}, not {self.fold}")
-        if self.folds is not None and "validation_fraction" in self.model_fields_set:
+        if self.folds is not None and "validation_fraction" in given:
             faults.append("`folds` and `validation_fraction` both say which rows are held back: leave one of them out")
         if faults:
             raise ValueError("; ".join(faults))

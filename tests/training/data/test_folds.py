@@ -98,3 +98,11 @@ def test_the_report_stops_advising_folds_once_they_are_used() -> None:
 
     assert "`data.folds: 5`" in to_fix(small)[-1]
     assert to_fix(small.model_copy(update={"fold": "fold 2 of folds 0 to 4"})) == []
+
+
+@pytest.mark.parametrize("keys", [{}, {"validation_fraction": 0.2}, {"folds": 5}, {"folds": 5, "fold": 3}])
+def test_a_section_written_out_with_its_defaults_can_be_read_again(keys: dict[str, object]) -> None:
+    """As a stage's own process reads it."""
+    section = DataSection.model_validate({"sft": [{"path": "rows.jsonl"}], **keys})
+
+    assert DataSection.model_validate_json(section.model_dump_json()) == section

@@ -22,11 +22,11 @@ class Span(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    start: int = Field(ge=0)
-    end: int = Field(ge=0)
-    text: str
+    start: int = Field(ge=0, description="first character of the answer, from 0")
+    end: int = Field(ge=0, description="behind the last character")
+    text: str = Field(description="these characters")
     phrase: str = Field(description="as the rule writes it, or the kind of what was found")
-    role: Role
+    role: Role = Field(description="asked for and said; said, but not so that it counts; must not be said")
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,10 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """The variables from which a process of its own finds this home."""
-        return {f"TUNEGATE_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude={"registry_url"}, exclude_none=True).items()}
+        return {
+            f"TUNEGATE_{name.upper()}": str(value)
+            for name, value in self.settings.model_dump(exclude={"registry_url"}, exclude_none=True).items()
+        }
 
     @property
     def board(self) -> Switchboard:

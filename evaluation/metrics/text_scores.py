@@ -25,15 +25,15 @@ class TextScores(BaseModel):
 
     bleu_stats: tuple[int, ...] = Field(description="sufficient statistics of corpus BLEU-4, see bleu.BLEU_COLUMNS")
     chrf_stats: tuple[int, ...] = Field(description="sufficient statistics of corpus chrF2, see chrf.CHRF_COLUMNS")
-    rouge_1: Share
-    rouge_2: Share
-    rouge_l: Share
-    exact_match: bool
-    token_f1: Share
+    rouge_1: Share = Field(description="F1 of words shared with the reference")
+    rouge_2: Share = Field(description="F1 of word pairs shared with the reference")
+    rouge_l: Share = Field(description="F1 of the longest common subsequence with the reference")
+    exact_match: bool = Field(description="the reference but for case, width, punctuation and blanks")
+    token_f1: Share = Field(description="F1 of the words, as SQuAD counts them")
     units: int = Field(ge=0, description="words, a Chinese character being one")
-    distinct_1: Share
-    distinct_2: Share
-    repeated_share: Share
+    distinct_1: Share = Field(description="share of its words that differ")
+    distinct_2: Share = Field(description="share of its word pairs that differ")
+    repeated_share: Share = Field(description="share of its 4-grams that were there before")
     loops: bool = Field(description="the end repeats itself three times or more")
 
 

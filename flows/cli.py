@@ -16,7 +16,9 @@ from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from flows.gate_cli import gate_app
 from flows.keys_cli import keys_app
+from flows.registry_cli import registry_app
 from flows.review_cli import review_app
+from flows.rollout_cli import add_to as add_rollout_to
 from flows.rules_cli import rules_app
 from training.errors import TunegateError
 
@@ -35,6 +37,8 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 data_app = typer.Typer(no_args_is_help=True, help="Look through data before it is trained on.")
 app.add_typer(data_app, name="data")
+app.add_typer(registry_app, name="registry")
+add_rollout_to(app)
 app.add_typer(rules_app, name="rules")
 app.add_typer(gate_app, name="gate")
 app.add_typer(review_app, name="review")
@@ -186,21 +190,6 @@ def reject(
         rejected = registry.reject(release, as_name, reason)
         registry.release_slot(release)
     console.print(f"{rejected.id} is {rejected.state}", highlight=False)
-
-
-@app.command()
-def rollback(
-    public_name: Annotated[str, typer.Argument(metavar="PUBLIC_NAME", help="the model name callers use, e.g. clinic")],
-    as_name: Annotated[str, typer.Option("--as", help="your name; it is kept with the rollback")],
-    reason: Annotated[str, typer.Option(help="why")] = "rolled back by hand",
-) -> None:
-    """Put the champion before this one back in production; instant while its slot is warm."""
-    from flows.serving_control import open_registry
-    from serving.settings import load_settings
-
-    with open_registry(load_settings()) as registry:
-        champion = registry.rollback(public_name, as_name, reason)
-    console.print(f"[green]✓[/] {champion.id} is {champion.state} again", highlight=False)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 0    done
 1    something failed; the message says what to do
 2    the recipe, the data or the arguments are wrong; nothing was started
-3    the verdict is not PASS: the candidate was not promoted
+3    the verdict is not PASS, of the gate or of a rollout: the candidate was not promoted
 4    refused: the release is in another state, or the evidence has changed
 130  stopped by Ctrl-C; the next run goes on from there
 """
@@ -34,6 +34,12 @@ class StageFailed(TunegateError):
 
 class ServingFailed(TunegateError):
     """The server, or a slot of it, did not come up in time."""
+
+
+class PromotionEnded(TunegateError):
+    """A promotion by steps was taken back: the release was worse than the champion, or nothing could be said about it."""
+
+    exit_code = NOT_PASSED
 
 
 class SwitchFailed(TunegateError):

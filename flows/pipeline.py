@@ -1,7 +1,7 @@
 """The product in one page: what happens between a recipe and a better model in production.
 
     retrain: prepare → sft → (preference) → merge → start → evaluate candidate and champion → gate → await approval
-    promote: check the evidence again → slot up → one registry transition → the gateway follows
+    promote: check the evidence again → slot up → canary by steps, or all at once → the gateway follows the registry
 
 Nothing waits between the two: an approval is a record, and no process and no GPU is held for the person who gives it.
 Prefect shows, schedules and logs the tasks; the records on disk say what is finished. Next: `stages.py`, `judging.py`, `promotion.py`.

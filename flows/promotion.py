@@ -1,6 +1,6 @@
-"""From an approval to traffic: the evidence is checked once more, the slot is up, and one transition of the registry switches.
+"""From an approval to traffic: the evidence is checked once more, the slot is up, and the registry switches, at once or by steps.
 
-Everything that may fail happens before that transition; after it the gateway only has to look. Next: `showcase.py`, which looks.
+Everything that may fail happens before the first transition; after it the gateway only has to look. Next: `rollout.py`, the steps.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from evaluation.records import Verdict
 from flows.display import Display, make_console
 from flows.errors import ServingFailed
 from flows.judging import PARITY_FOLDER, evidence_digest
+from flows.rollout import has_steps, start_and_follow
 from flows.serving_control import open_registry, start_slot
+from serving import releases
 from serving.artefact import verify_artefact
 from serving.errors import EvidenceMismatch
 from serving.records import Release
@@ -69,11 +71,19 @@ def open_switchboard() -> Iterator[Switchboard]:
 
 
 def switch(board: Switchboard, release: Release, actor: str) -> Release:
-    """Give an approved release the traffic of its public name; the champion before it stays warm for a rollback."""
+    """Give an approved release the traffic of its public name, by steps if its recipe has some; the champion stays warm for a rollback.
+
+    Raises:
+        PromotionEnded: a step did not pass.
+    """
+    releases.check_approved(release)
     evidence = check_evidence(release)
     with board.display.stage(f"start {release.id}") as shown:
         start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
-    live = board.registry.promote(release.id, evidence, actor)
+    if has_steps(board.registry, release):
+        live = start_and_follow(board.display, board.registry, release, evidence, actor)
+    else:
+        live = board.registry.promote(release.id, evidence, actor)
     board.registry.release_slot(release.id)
     return live
 

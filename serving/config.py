@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.rollout_section import RolloutSection
+
 
 class ServingSection(BaseModel):
     """How a release is served; part of the recipe and of the release."""
@@ -24,3 +26,4 @@ class ServingSection(BaseModel):
     gpu_memory_utilization: float = Field(
         default=0.45, gt=0, le=1, description="share of a GPU's memory one slot may take; blue and green run side by side, so below a half"
     )
+    rollout: RolloutSection = Field(default=RolloutSection(), description="how a promotion gives it the traffic")

@@ -1,7 +1,8 @@
 """The life of a release, as a table: every step that exists, and nothing else.
 
-    candidate ─submit→ awaiting_approval ─approve→ approved ─promote→ live ─┬→ retired (another took its place)
-        └──────────── reject: from any of these three ──→ rejected          └→ rolled_back
+    candidate ─submit→ awaiting_approval ─approve→ approved ─start→ canary ─every step passed→ live ─┬→ retired (replaced)
+        └──────────── reject: from any of these three ──→ rejected     └──→ rolled_back              └→ rolled_back
+    A canary about which nothing can be said goes back to approved. A recipe without steps goes from approved straight to live.
     A retired release goes back to live when its successor is rolled back. A candidate goes straight to live only as the
     first champion of its public name.
 
@@ -21,6 +22,7 @@ class State(StrEnum):
     CANDIDATE = "candidate"
     AWAITING_APPROVAL = "awaiting_approval"
     APPROVED = "approved"
+    CANARY = "canary"
     LIVE = "live"
     RETIRED = "retired"
     REJECTED = "rejected"
@@ -31,7 +33,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.CANDIDATE: frozenset({State.AWAITING_APPROVAL, State.REJECTED, State.LIVE}),
         State.AWAITING_APPROVAL: frozenset({State.APPROVED, State.REJECTED}),
-        State.APPROVED: frozenset({State.LIVE, State.REJECTED}),
+        State.APPROVED: frozenset({State.CANARY, State.LIVE, State.REJECTED}),
+        State.CANARY: frozenset({State.LIVE, State.APPROVED, State.ROLLED_BACK}),
         State.LIVE: frozenset({State.RETIRED, State.ROLLED_BACK}),
         State.RETIRED: frozenset({State.LIVE}),
         State.REJECTED: frozenset(),

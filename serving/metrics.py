@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from serving.lifecycle import State
 from serving.records import SlotState, Snapshot
+from serving.rollout_counts import Tallies
 
 Outcome = Literal["ok", "client_error", "server_error", "aborted", "timeout", "rejected"]
 Route = Literal["chat_completions", "completions", "embeddings", "feedback", "models", "other"]
@@ -43,6 +44,7 @@ class GatewayMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the package leaves this one out of its types
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self.tallies = Tallies()
         self._declare_requests()
         self._declare_releases()
         self._series: dict[tuple[str, Route], RequestSeries] = {}
@@ -124,6 +126,7 @@ class RequestSeries:
         self._routed = release != NO_RELEASE
         if not self._routed:
             return
+        self._tally = metrics.tallies.of(release)
         self._duration = metrics._duration.labels(release, route)
         self._first_token = metrics._first_token.labels(release, route)
         self._in_flight = metrics._in_flight.labels(release)
@@ -138,18 +141,21 @@ class RequestSeries:
     def handed_over(self) -> None:
         """The request left this release unanswered and goes on with another one."""
         self._in_flight.dec()
+        self._tally.handed_over()
 
     def finished(self, outcome: Outcome, duration_s: float) -> None:
         """A request ended. An aborted one says nothing about how long an answer takes, so it is left out of the latency."""
         self._outcomes[outcome].inc()
         if self._routed:
             self._in_flight.dec()
+            self._tally.finished(outcome, duration_s)
             if outcome != "aborted":
                 self._duration.observe(duration_s)
 
     def first_token(self, duration_s: float) -> None:
         """The first streamed byte came `duration_s` after the request's first byte."""
         self._first_token.observe(duration_s)
+        self._tally.first_token(duration_s)
 
     def upstream_error(self, kind: UpstreamErrorKind) -> None:
         """The slot failed in this way."""

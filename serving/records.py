@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from serving.config import ServingSection
 from serving.lifecycle import State
+
+LEASE_S = 10.0
+"""Seconds for which a canary is given its share at a time; a controller that lives renews it long before."""
 
 
 class SlotState(StrEnum):
@@ -21,6 +25,17 @@ class SlotState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     STOPPING = "stopping"
+
+
+class RolloutStatus(StrEnum):
+    """What is happening with a promotion by steps. The last three are ends."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    WATCHING = "watching"
+    DONE = "done"
+    WITHDRAWN = "withdrawn"
+    ROLLED_BACK = "rolled_back"
 
 
 class _Value(BaseModel):
@@ -56,6 +71,8 @@ class Transition(_Value):
     reason: str
     evidence_digest: str | None
     at: datetime
+    previous_sha256: str
+    sha256: str
 
 
 class SlotInfo(_Value):
@@ -87,10 +104,72 @@ class ServerInfo(_Value):
     beat_at: datetime
 
 
+class StepVerdict(_Value):
+    """How one step of a rollout ended. `share` is the part of the traffic that the release had in it."""
+
+    share: float
+    outcome: str
+    reason: str
+    at: datetime
+
+
+class Rollout(_Value):
+    """One promotion by steps: `share` of the traffic goes to `release_id` until `lease_until`, the rest to `champion_id`.
+
+    `fence` grows with each change, and each change names the fence it saw: of two who act at once, one is refused.
+    While WATCHING the release is live and the champion before it stays ready to come back.
+    """
+
+    id: int
+    public_name: str
+    release_id: str
+    champion_id: str
+    status: RolloutStatus
+    step: int
+    share: float
+    lease_until: datetime
+    fence: int
+    failures: int
+    errors: int
+    outcome: str | None
+    reason: str
+    verdicts: tuple[StepVerdict, ...]
+    baseline: Mapping[str, Any] | None
+    actor: str
+    started_at: datetime
+    step_at: datetime
+    ended_at: datetime | None
+
+
+class Canary(_Value):
+    """A release that takes `share` (0-1) of its public name's traffic, until the lease ends."""
+
+    release_id: str
+    share: float
+    lease_until: datetime
+
+
+class Shadow(_Value):
+    """A release that is asked what the champion is asked, and whose answers nobody gets."""
+
+    release_id: str
+    until: datetime
+
+
+class Tally(_Value):
+    """What one gateway worker has counted of one release since it began, as `rollout_counts.Counts` writes itself."""
+
+    worker: str
+    release_id: str
+    counts: Mapping[str, Any]
+    at: datetime
+
+
 class Snapshot(_Value):
     """The whole registry, keys excepted, as of one moment.
 
     `leases` is release id -> until when its slot is wanted; `steps` counts transitions by public name and new state.
+    `canaries` and `shadows` are by public name; `rollouts` are those that have not ended.
     """
 
     generation: int
@@ -98,6 +177,9 @@ class Snapshot(_Value):
     slots: tuple[SlotInfo, ...]
     leases: Mapping[str, datetime]
     steps: Mapping[tuple[str, State], int]
+    canaries: Mapping[str, Canary] = {}
+    shadows: Mapping[str, Shadow] = {}
+    rollouts: tuple[Rollout, ...] = ()
 
     @property
     def champions(self) -> dict[str, Release]:

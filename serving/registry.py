@@ -2,7 +2,7 @@
 
 Every step is one transaction: it reads, checks against `lifecycle.py`, changes the state only where it is still what was read,
 and appends to the history. Of two racing promotions exactly one wins. Knows nothing of processes, HTTP or how evidence is made.
-Next: `releases.py`, `fleet.py` and `keys.py`, the SQL inside the transactions; then `supervisor.py`.
+Next: `rollout_book.py`, promotions by steps; `releases.py`, `fleet.py` and `keys.py`, the SQL inside the transactions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from serving import fleet, keys, releases, tables
+from serving import fleet, keys, releases, rollout_rows, tables
 from serving.config import ServingSection
+from serving.database import Database, Watch
 from serving.errors import NoChampion, TransitionRefused
+from serving.history import Audit, audit
 from serving.keys import KeyInfo, KeyTerms, Scope
 from serving.lifecycle import State
-from serving.records import Release, ServerInfo, SlotInfo, Snapshot, Transition
+from serving.records import Release, RolloutStatus, ServerInfo, SlotInfo, Snapshot, Transition
 from serving.releases import Step
-from serving.tables import Database, Watch
+from serving.rollout_book import RolloutBook
 
 
 def utc_now() -> datetime:
@@ -29,15 +31,16 @@ def utc_now() -> datetime:
 
 
 class Registry:
-    """Opens, or makes, the registry at `url` (`sqlite:///<path>`). Safe between threads and processes.
+    """Opens the registry at `url`; an SQLite file that is not there is made. Safe between threads and processes.
 
     Raises (here and in every method):
-        RegistryError: the file is locked, gone, torn, or of a newer version.
+        RegistryError: the database is locked, gone, torn, or of another version.
     """
 
     def __init__(self, url: str | SecretStr, *, now: Callable[[], datetime] = utc_now) -> None:
         self._database = Database(url.get_secret_value() if isinstance(url, SecretStr) else url)
-        self._now = now
+        self.now = now
+        self.rollouts = RolloutBook(self._database, now)
 
     def __enter__(self) -> Self:
         return self
@@ -98,17 +101,26 @@ class Registry:
     def snapshot(self) -> Snapshot:
         """Everything but the keys, as of one moment."""
         with self._database.read() as connection:
+            rollouts = rollout_rows.open_rollouts(connection)
             return Snapshot(
                 generation=releases.champion_changes(connection),
                 releases=releases.every(connection),
                 slots=fleet.slot_rows(connection),
                 leases=fleet.leases(connection),
                 steps=releases.step_counts(connection),
+                canaries=rollout_rows.canaries(rollouts),
+                shadows=rollout_rows.shadows_now(connection),
+                rollouts=rollouts,
             )
 
     def watch(self) -> Watch:
         """Ask it, cheaply and often, whether anything has changed."""
         return self._database.watch()
+
+    def verify(self, noted: Iterable[str] = ()) -> Audit:
+        """Look for changes to the past; `noted` are heads of the history that were written down elsewhere."""
+        with self._database.read() as connection:
+            return audit(releases.linked_history(connection), releases.states(connection), noted)
 
     # The life of a release.
 
@@ -133,7 +145,7 @@ class Registry:
                 judged_against=None,
                 recipe_name=recipe_name,
                 requester=requester,
-                created_at=self._now(),
+                created_at=self.now(),
                 serving=serving,
             )
             releases.add(connection, candidate)
@@ -144,13 +156,13 @@ class Registry:
         with self._database.write() as connection:
             release = releases.one(connection, release_id)
             releases.attach_evidence(connection, release, evidence_digest, report_path)
-            step = Step(State.AWAITING_APPROVAL, actor, "submitted for approval", self._now(), evidence_digest)
+            step = Step(State.AWAITING_APPROVAL, actor, "submitted for approval", self.now(), evidence_digest)
             return releases.take(connection, release, step)
 
     def reject(self, release_id: str, actor: str, reason: str) -> Release:
         """candidate, awaiting_approval or approved → rejected, for good."""
         with self._database.write() as connection:
-            return releases.take(connection, releases.one(connection, release_id), Step(State.REJECTED, actor, reason, self._now()))
+            return releases.take(connection, releases.one(connection, release_id), Step(State.REJECTED, actor, reason, self.now()))
 
     def approve(self, release_id: str, evidence_digest: str, approver: str, comment: str = "") -> Release:
         """awaiting_approval → approved.
@@ -160,27 +172,46 @@ class Registry:
         """
         with self._database.write() as connection:
             release = releases.one(connection, release_id)
+            if release.state is State.CANARY:  # it goes back to approved when it is withdrawn, not by a second signature
+                raise TransitionRefused(
+                    f"{release_id} is a canary, and was approved before", do=f"tunegate rollout status {release.public_name}"
+                )
             if release.state is State.AWAITING_APPROVAL:
                 releases.check_evidence(release, evidence_digest)
-            return releases.take(connection, release, Step(State.APPROVED, approver, comment, self._now(), evidence_digest))
+            return releases.take(connection, release, Step(State.APPROVED, approver, comment, self.now(), evidence_digest))
 
     def promote(self, release_id: str, evidence_digest: str, actor: str) -> Release:
-        """approved → live, and the champion before it → retired, in one transaction.
+        """approved → live without a canary, and the champion before it → retired, in one transaction.
 
         Raises:
+            TransitionRefused: not approved, or another release of this name is a canary.
             EvidenceMismatch: the digest is not the one that was approved.
             ChampionChanged: another release than the one it was judged against is in production.
         """
         with self._database.write() as connection:
             release = releases.one(connection, release_id)
-            if release.state is not State.APPROVED:
-                raise _not_approved(release)
+            releases.check_approved(release)
             releases.check_evidence(release, evidence_digest)
             champion = releases.champion(connection, release.public_name)
             releases.check_judged_against(release, champion)
+            self._end_watch(connection, release)
             if champion is not None:
-                releases.take(connection, champion, Step(State.RETIRED, actor, f"replaced by {release_id}", self._now()))
-            return releases.take(connection, release, Step(State.LIVE, actor, "promoted", self._now(), evidence_digest))
+                releases.take(connection, champion, Step(State.RETIRED, actor, f"replaced by {release_id}", self.now()))
+            return releases.take(connection, release, Step(State.LIVE, actor, "promoted", self.now(), evidence_digest))
+
+    def _end_watch(self, connection: Connection, release: Release) -> None:
+        """A release that is only watched any more makes room; a canary does not."""
+        rollout = rollout_rows.open_rollout(connection, release.public_name)
+        if rollout is None:
+            return
+        if rollout.status is not RolloutStatus.WATCHING:
+            raise TransitionRefused(
+                f"{release.id} has to wait: {rollout.release_id} is a canary of {release.public_name}",
+                why="two changes at once could not be told apart",
+                do=f"tunegate rollout status {release.public_name}",
+            )
+        values = {"status": RolloutStatus.DONE, "ended_at": self.now(), "reason": f"replaced by {release.id}"}
+        rollout_rows.change(connection, rollout, values)
 
     def bootstrap(self, release_id: str, actor: str) -> Release:
         """candidate → live without evidence: only for the first champion of a public name.
@@ -197,21 +228,27 @@ class Registry:
                     why=f"{champion.id} is in production" if champion else "only a candidate can",
                     do="have it judged and approved: tunegate run RECIPE",
                 )
-            return releases.take(connection, release, Step(State.LIVE, actor, "first champion", self._now()))
+            return releases.take(connection, release, Step(State.LIVE, actor, "first champion", self.now()))
 
     def rollback(self, public_name: str, actor: str, reason: str) -> Release:
-        """live → rolled_back, and the champion before it, retired → live, in one transaction. Returns the new champion.
+        """Undo the last change of production, in one transaction. Returns the champion.
+
+        A canary → rolled_back, and the champion has all the traffic; without a canary, live → rolled_back, and the champion before
+        it, retired → live.
 
         Raises:
             NoChampion: nothing is in production, or nothing was before it.
         """
+        rollout = self.rollouts.current(public_name)
+        if rollout is not None:
+            return self.rollouts.roll_back(rollout, actor, "ROLLED BACK", reason)
         with self._database.write() as connection:
             champion, before = releases.champion(connection, public_name), releases.last_retired(connection, public_name)
             if champion is None or before is None:
                 missing = "nothing is in production" if champion is None else "nothing was in production before it"
                 raise NoChampion(f"{public_name!r} cannot be rolled back: {missing}", do="tunegate releases shows what there is")
-            releases.take(connection, champion, Step(State.ROLLED_BACK, actor, reason, self._now()))
-            return releases.take(connection, before, Step(State.LIVE, actor, f"put back after {champion.id}: {reason}", self._now()))
+            releases.take(connection, champion, Step(State.ROLLED_BACK, actor, reason, self.now()))
+            return releases.take(connection, before, Step(State.LIVE, actor, f"put back after {champion.id}: {reason}", self.now()))
 
     # Slots and the server.
 
@@ -233,7 +270,7 @@ class Registry:
     def set_slot(self, info: SlotInfo) -> None:
         """Say what an engine is doing; `updated_at` is set to now."""
         with self._database.write() as connection:
-            fleet.set_slot(connection, info.model_copy(update={"updated_at": self._now()}))
+            fleet.set_slot(connection, info.model_copy(update={"updated_at": self.now()}))
 
     def drop_slot(self, release_id: str) -> None:
         """Forget an engine."""
@@ -247,7 +284,7 @@ class Registry:
             AlreadyServing: another one is alive.
         """
         with self._database.write() as connection:
-            fleet.beat(connection, info.model_copy(update={"beat_at": self._now()}))
+            fleet.beat(connection, info.model_copy(update={"beat_at": self.now()}))
 
     def leave(self, boot_id: str) -> None:
         """Stop being the server."""
@@ -257,14 +294,14 @@ class Registry:
     def server(self) -> ServerInfo | None:
         """The live server; None when its last heartbeat is older than 5 s."""
         with self._database.read() as connection:
-            return fleet.live_server(connection, self._now())
+            return fleet.live_server(connection, self.now())
 
     # Keys.
 
     def create_key(self, name: str, scopes: Iterable[Scope], terms: KeyTerms | None = None) -> tuple[KeyInfo, SecretStr]:
         """A new key and its secret, which cannot be had again."""
         with self._database.write() as connection:
-            return keys.create(connection, name, scopes, self._now(), terms)
+            return keys.create(connection, name, scopes, self.now(), terms)
 
     def rotate_key(self, key_id: str, overlap: timedelta) -> tuple[KeyInfo, SecretStr]:
         """A new key with the same name, scopes and limits; the old one opens the gateway for `overlap` longer.
@@ -273,7 +310,7 @@ class Registry:
             UnknownKey: there is no such key, or it opens nothing any more.
         """
         with self._database.write() as connection:
-            return keys.rotate(connection, key_id, self._now(), self._now() + overlap)
+            return keys.rotate(connection, key_id, self.now(), self.now() + overlap)
 
     def keys(self) -> tuple[KeyInfo, ...]:
         """All keys, revoked ones too, oldest first."""
@@ -292,13 +329,4 @@ class Registry:
             UnknownKey: there is no such key.
         """
         with self._database.write() as connection:
-            keys.revoke(connection, key_id, self._now())
-
-
-def _not_approved(release: Release) -> TransitionRefused:
-    waiting = release.state is State.AWAITING_APPROVAL
-    return TransitionRefused(
-        f"{release.id} is {release.state}, not approved",
-        why="only an approved release is promoted",
-        do=f"tunegate {'approve' if waiting else 'show'} {release.id}" + (" --as NAME" if waiting else ""),
-    )
+            keys.revoke(connection, key_id, self.now())

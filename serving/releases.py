@@ -5,12 +5,14 @@ Knows nothing of files, locks or slots. Next: `registry.py`, which makes transac
 
 import difflib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Text, func, insert, select, type_coerce, update
 
 from serving.errors import ChampionChanged, EvidenceMismatch, TransitionRefused, UnknownRelease
+from serving.history import START, Line, Linked, sha256_of
 from serving.lifecycle import FINISHED, State, check
 from serving.records import Release, Transition
 from serving.tables import generation, releases, transitions
@@ -142,6 +144,22 @@ def champion_changes(connection: Connection) -> int:
     return value
 
 
+def check_approved(release: Release) -> None:
+    """Let an approved release pass.
+
+    Raises:
+        TransitionRefused: it is in another state.
+    """
+    if release.state is State.APPROVED:
+        return
+    waiting = release.state is State.AWAITING_APPROVAL
+    raise TransitionRefused(
+        f"{release.id} is {release.state}, not approved",
+        why="only an approved release is promoted",
+        do=f"tunegate {'approve' if waiting else 'show'} {release.id}" + (" --as NAME" if waiting else ""),
+    )
+
+
 def check_evidence(release: Release, evidence_digest: str) -> None:
     """Let a matching digest pass.
 
@@ -173,9 +191,40 @@ def check_judged_against(release: Release, now: Release | None) -> None:
     )
 
 
+def linked_history(connection: Connection) -> tuple[Linked, ...]:
+    """Every step of every release as it is kept, for `history.audit`. Read as text: a state that does not exist is a finding."""
+    columns = [transitions.c[name] for name in (*_SPELLED, "previous_sha256", "sha256")]
+    plain = [type_coerce(each, Text).label(each.name) if each.name.endswith("_state") else each for each in columns]
+    rows = connection.execute(select(*plain).order_by(transitions.c.seq))
+    return tuple(_linked(dict(row)) for row in rows.mappings())
+
+
+def states(connection: Connection) -> dict[str, str]:
+    """Release id -> the state it is said to be in."""
+    return {row[0]: row[1] for row in connection.execute(select(releases.c.id, type_coerce(releases.c.state, Text)))}
+
+
+_SPELLED = ("seq", "release_id", "from_state", "to_state", "actor", "reason", "evidence_digest", "at")
+
+
+def _linked(row: dict[str, Any]) -> Linked:
+    sha256, at = row.pop("sha256"), row.pop("at")
+    return Linked(Line(**row, at=_as_kept(at)), sha256)
+
+
+def _as_kept(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(tzinfo=None)
+
+
 def _remember(connection: Connection, release_id: str, before: State | None, step: Step) -> None:
+    """Append to the chain. Writers come one after the other, so the last step is still the last when this one is written."""
+    last = connection.execute(select(transitions.c.seq, transitions.c.sha256).order_by(transitions.c.seq.desc()).limit(1)).first()
+    number, previous = (last.seq + 1, last.sha256) if last is not None else (1, START)
+    state = None if before is None else before.value
+    line = Line(number, release_id, state, step.to.value, step.actor, step.reason, step.evidence_digest, _as_kept(step.at), previous)
     connection.execute(
         insert(transitions).values(
+            seq=number,
             release_id=release_id,
             from_state=before,
             to_state=step.to,
@@ -183,5 +232,7 @@ def _remember(connection: Connection, release_id: str, before: State | None, ste
             reason=step.reason,
             evidence_digest=step.evidence_digest,
             at=step.at,
+            previous_sha256=previous,
+            sha256=sha256_of(line),
         )
     )

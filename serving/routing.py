@@ -8,18 +8,20 @@ Knows nothing of HTTP or processes. Next: `gateway.py`, which reads; `server.py`
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
 from pydantic import SecretStr
 
+from serving.database import Watch
 from serving.errors import RegistryError
 from serving.keys import KeyInfo, KeyRing
-from serving.records import SlotState, Snapshot
-from serving.registry import Registry
-from serving.tables import Watch
+from serving.records import LEASE_S, Canary, SlotState, Snapshot
+from serving.registry import Registry, utc_now
 
 _log = logging.getLogger(__name__)
 
@@ -130,11 +132,47 @@ class RoutingTable:
         self._on_change.append(tell)
 
 
-def routes_of(snapshot: Snapshot, read_key: KeyReader) -> dict[str, Route]:
+class Leases:
+    """Until when canaries have their share, as readings of `time.monotonic()`.
+
+    A renewal that is seen to come is good for `LEASE_S` from now, whatever two machines' clocks say; only the first sight of a
+    lease is held against the clock. One that is seen again unchanged ends when it was going to.
+    """
+
+    def __init__(self, now: Callable[[], datetime] = utc_now, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._monotonic = now, monotonic
+        self._known: dict[str, tuple[str, datetime, float]] = {}
+
+    def ends(self, public_name: str, canary: Canary) -> float:
+        """When this canary's lease ends."""
+        seen = self._known.get(public_name)
+        if seen is not None and seen[:2] == (canary.release_id, canary.lease_until):
+            return seen[2]
+        renewed = seen is not None and seen[0] == canary.release_id
+        left_s = LEASE_S if renewed else min(LEASE_S, (canary.lease_until - self._now()).total_seconds())
+        ends = self._monotonic() + left_s
+        self._known[public_name] = (canary.release_id, canary.lease_until, ends)
+        return ends
+
+
+def routes_of(snapshot: Snapshot, read_key: KeyReader, leases: Leases) -> dict[str, Route]:
     """The table this snapshot asks for."""
     ready = {slot.release_id: slot.base_url for slot in snapshot.slots if slot.state is SlotState.READY}
-    champions = sorted(snapshot.champions.items())
-    return {name: champion_route(name, _backend(release.id, ready.get(release.id), read_key)) for name, release in champions}
+
+    def backend(release_id: str) -> Backend | None:
+        return _backend(release_id, ready.get(release_id), read_key)
+
+    return {name: _route(name, release.id, snapshot, backend, leases) for name, release in sorted(snapshot.champions.items())}
+
+
+def _route(name: str, champion_id: str, snapshot: Snapshot, backend: Callable[[str], Backend | None], leases: Leases) -> Route:
+    canary, shadow = snapshot.canaries.get(name), snapshot.shadows.get(name)
+    share = canary.share if canary else 0.0
+    wanted: tuple[tuple[str, float, Literal["champion", "canary"]], ...] = ((champion_id, 1 - share, "champion"),)
+    if canary is not None:
+        wanted += ((canary.release_id, share, "canary"),)
+    targets = tuple(Target(found, weight, role) for release_id, weight, role in wanted if (found := backend(release_id)) is not None)
+    return Route(name, targets, backend(shadow.release_id) if shadow else None, leases.ends(name, canary) if canary else None)
 
 
 def _backend(release_id: str, base_url: str | None, read_key: KeyReader) -> Backend | None:
@@ -152,6 +190,7 @@ class View:
     ring: KeyRing
     observe: Callable[[Snapshot], None]
     read_key: KeyReader
+    leases: Leases = field(default_factory=Leases)
 
 
 async def follow(registry: Registry, watch: Watch, view: View, *, poll_s: float) -> None:
@@ -174,7 +213,7 @@ async def refresh(registry: Registry, watch: Watch, view: View) -> None:
     Raises:
         RegistryError: the registry cannot be read; `view` is as it was.
     """
-    news = await asyncio.to_thread(_news, registry, watch, view.read_key)
+    news = await asyncio.to_thread(_news, registry, watch, view)
     if news is None:
         return
     snapshot, index, routes = news
@@ -186,12 +225,12 @@ async def refresh(registry: Registry, watch: Watch, view: View) -> None:
 _News = tuple[Snapshot, Mapping[str, KeyInfo], dict[str, Route]]
 
 
-def _news(registry: Registry, watch: Watch, read_key: KeyReader) -> _News | None:
+def _news(registry: Registry, watch: Watch, view: View) -> _News | None:
     if not watch.changed():
         return None
     try:
         snapshot = registry.snapshot()
-        return snapshot, registry.key_index(), routes_of(snapshot, read_key)
+        return snapshot, registry.key_index(), routes_of(snapshot, view.read_key, view.leases)
     except RegistryError:
         watch.forget()
         raise

@@ -1,4 +1,4 @@
-"""`tunegate serve`: supervisor, routing table and gateway in one process and one event loop, until a signal.
+"""`tunegate serve`: supervisor, rollouts, routing table and gateway in one process and one event loop, until a signal.
 
 Stopping, in this order: no new connections; requests in flight finish; engines drain and stop; the heartbeat ends. Every step has
 a limit. A second signal is not caught: the process dies, and the leashes take the engines with it.
@@ -24,8 +24,10 @@ from serving.gateway import create_app
 from serving.gateway_door import Door
 from serving.keys import KeyRing
 from serving.metrics import GatewayMetrics
-from serving.records import Release, ServerInfo
+from serving.records import Release, ServerInfo, Snapshot
 from serving.registry import Registry, utc_now
+from serving.rollout_controller import RolloutController
+from serving.rollout_tally import TallyTeller
 from serving.routing import RoutingTable, View, follow, refresh
 from serving.settings import Settings
 from serving.slots import read_key
@@ -95,7 +97,13 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
     try:
         with listen(settings.host, settings.port) as listener, closing(registry.watch()) as watch:
             metrics, table, ring = GatewayMetrics(), RoutingTable(), KeyRing({})
-            view = View(table, ring, metrics.follow, lambda release_id: read_key(settings.slot_folder(release_id)))
+            teller = TallyTeller(registry, metrics.tallies)
+
+            def observe(snapshot: Snapshot) -> None:
+                metrics.follow(snapshot)
+                teller.observe(snapshot)
+
+            view = View(table, ring, observe, lambda release_id: read_key(settings.slot_folder(release_id)))
             gateway = create_app(settings, table, ring, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
             door, stop = Door(gateway, settings), asyncio.Event()
             await refresh(registry, watch, view)
@@ -107,6 +115,8 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
             others = [
                 asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
                 asyncio.create_task(_beat(registry, info), name="heartbeat"),
+                asyncio.create_task(teller.run(), name="tallies"),
+                _rollouts(registry),
             ]
             await door.open(listener)
             _log.info("gateway at %s:%d, registry %s", settings.host, settings.port, settings.home)
@@ -133,6 +143,21 @@ async def _until_stopped(
         await asyncio.gather(*others, return_exceptions=True)
     for task in failed:
         task.result()
+
+
+def _rollouts(registry: Registry) -> asyncio.Task[None]:
+    """The controller, whose end does not end the server: without it canaries lose their share, and champions go on."""
+
+    async def run() -> None:
+        controller = asyncio.create_task(RolloutController(registry).run())
+        try:
+            await asyncio.wait([controller])
+        finally:
+            controller.cancel()
+        _log.error("the rollout controller has ended; canaries give their share back", exc_info=controller.exception())
+        await asyncio.Event().wait()
+
+    return asyncio.create_task(run(), name="rollouts")
 
 
 async def _beat(registry: Registry, info: ServerInfo) -> None:

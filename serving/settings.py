@@ -21,12 +21,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     home: Path = Field(default=Path(".tunegate"), description="folder of the registry, base models, runs and slots; made absolute")
-    registry_url: SecretStr = Field(default=SecretStr(""), description="sqlite:///<path>; empty means registry.db in home")
+    registry_url: SecretStr = Field(
+        default=SecretStr(""), description="sqlite:///<path> or postgresql://user:password@host/database; empty means registry.db in home"
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="address the gateway listens on")
     port: int = Field(default=8080, ge=1, le=65535, description="TCP port the gateway listens on")
 
     reconcile_s: float = Field(default=1.0, ge=0.05, le=60, description="seconds between two looks at what should run")
-    poll_s: float = Field(default=0.1, ge=0.01, le=5, description="seconds between two looks for a change in the registry")
+    poll_s: float = Field(default=0.02, ge=0.01, le=5, description="seconds between two looks for a change in the registry")
     warm_s: float = Field(default=300.0, ge=0, le=86_400, description="seconds a retired champion stays ready for a rollback")
     start_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds an engine may take to its first answer")
     restart_first_s: float = Field(default=1.0, ge=0.01, le=600, description="seconds before a crashed engine's restart; doubles each time")

@@ -24,15 +24,18 @@ from training.errors import RecordError
 _log = logging.getLogger(__name__)
 
 _HANDOVER_S = 2.0
+_SERVING = (State.LIVE, State.CANARY)
 
 Command = Callable[[Release, int], EngineCommand]
 """(release, port) -> the engine to run."""
 
 
 def wanted_releases(snapshot: Snapshot, now: datetime) -> dict[str, Release]:
-    """The releases whose slots should run: champions, and those under a lease that has not ended."""
+    """The releases whose slots should run: champions, canaries, whom a rollout may go back to, shadows, and those under a lease."""
     leased = {release_id for release_id, until in snapshot.leases.items() if until > now}
-    return {release.id: release for release in snapshot.releases if release.state is State.LIVE or release.id in leased}
+    leased |= {rollout.champion_id for rollout in snapshot.rollouts}
+    leased |= {shadow.release_id for shadow in snapshot.shadows.values() if shadow.until > now}
+    return {release.id: release for release in snapshot.releases if release.state in _SERVING or release.id in leased}
 
 
 def backoff_s(crashes: int, first_s: float, cap_s: float) -> float:
@@ -46,7 +49,7 @@ class Supervisor:
     def __init__(self, registry: Registry, settings: Settings, command: Command, *, now: Callable[[], datetime] = utc_now) -> None:
         self._registry, self._settings, self._command, self._now = registry, settings, command, now
         self._tending: dict[str, asyncio.Task[None]] = {}
-        self._champions: frozenset[str] = frozenset()
+        self._serving: frozenset[str] = frozenset()
         self._rows: dict[str, SlotInfo | None] = {}
         self._unsaid: set[str] = set()
         self._speaking = asyncio.Lock()
@@ -96,14 +99,14 @@ class Supervisor:
             self._blind = True
 
     async def _keep_warm(self, snapshot: Snapshot) -> Snapshot:
-        """Lease the slots of champions that were replaced since the last look."""
-        champions = frozenset(release.id for release in snapshot.champions.values())
-        replaced = [release for release in snapshot.releases if release.id in self._champions - champions]
+        """Lease the slots of champions and canaries that lost their traffic since the last look."""
+        serving = frozenset(release.id for release in snapshot.releases if release.state in _SERVING)
+        replaced = [release for release in snapshot.releases if release.id in self._serving - serving]
         for release in replaced:
             # One that was rolled back gets no more traffic than what the gateway sends before its table has followed.
             stays_s = self._settings.warm_s if release.state is State.RETIRED else _HANDOVER_S + self._settings.poll_s
             await asyncio.to_thread(self._registry.want_slot, release.id, self._now() + timedelta(seconds=stays_s))
-        self._champions = champions
+        self._serving = serving
         return await asyncio.to_thread(self._registry.snapshot) if replaced else snapshot
 
     def _forget_ended(self) -> None:

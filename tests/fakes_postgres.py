@@ -1,6 +1,7 @@
 """A real, private PostgreSQL: a cluster in a temporary folder, on loopback, by an unprivileged user, gone at the end."""
 
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -14,12 +15,21 @@ from pathlib import Path
 
 import psycopg
 
+from serving.migrate import upgrade
+
 _USER = "tunegate"
+_DATABASE = "registry"
+_EMPTIED = """
+    ALTER TABLE transitions DISABLE TRIGGER USER;
+    TRUNCATE releases, transitions, slot_leases, rollouts, tallies, shadows, slots, server, api_keys;
+    UPDATE generation SET value = 0;
+    ALTER TABLE transitions ENABLE TRIGGER USER;
+"""
 
 
 @dataclass
 class Cluster:
-    """A running server; `empty` gives the URL of a new database."""
+    """A running server. `empty` gives the URL of a new database, `fresh` that of one registry without rows, the same each time."""
 
     folder: Path
     port: int
@@ -32,8 +42,13 @@ class Cluster:
     def empty(self) -> str:
         """A database without tables."""
         name = f"empty{next(self._numbers)}"
-        self.run(self.url("postgres"), f"CREATE DATABASE {name} TEMPLATE template0")
+        self.run(self.url("postgres"), f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def fresh(self) -> str:
+        """A registry without rows; emptied, which takes a tenth of the time that making one does."""
+        self.run(self.url(_DATABASE), _EMPTIED)
+        return self.url(_DATABASE)
 
     def run(self, url: str, statement: str) -> None:
         """As somebody who goes past our code would."""
@@ -47,7 +62,7 @@ class Cluster:
     def start(self) -> None:
         """Run the server and wait until it answers."""
         # Nothing here outlives the tests, so nothing need reach the disk.
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
         log = str(self.folder / "log")
         _as_owner([_program("pg_ctl"), "-D", str(self.folder / "data"), "-l", log, "-o", options, "-w", "start"])
 
@@ -69,6 +84,8 @@ def postgres_cluster() -> Iterator[Cluster]:
         _as_owner([_program("initdb"), "-D", str(cluster.folder / "data"), "-U", _USER, *authentication])
         cluster.start()
         try:
+            cluster.run(cluster.url("postgres"), f"CREATE DATABASE {_DATABASE}")
+            upgrade(cluster.url(_DATABASE))
             yield cluster
         finally:
             cluster.stop()
@@ -85,6 +102,7 @@ def _program(name: str) -> str:
 def _as_owner(command: Sequence[str]) -> None:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() == 0:
+        pwd.getpwnam("postgres")
         command = ["runuser", "-u", "postgres", "--", *command]
     # The server keeps what it is given as its output open; a pipe would never end.
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")

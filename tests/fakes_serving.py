@@ -8,8 +8,9 @@ from pathlib import Path
 from serving.config import ServingSection
 from serving.engine import EngineCommand
 from serving.lifecycle import State
-from serving.records import Release, ServerInfo
+from serving.records import Release, Rollout, ServerInfo
 from serving.registry import Registry
+from serving.rollout_section import RolloutSection, RolloutStep
 from training.records import BaseModelRecord, digest_files
 
 EVIDENCE = "e" * 64
@@ -32,8 +33,18 @@ def url_in(folder: Path) -> str:
     return f"sqlite:///{folder / 'registry.db'}"
 
 
-def candidate(registry: Registry, *, name: str = "clinic", digest: str = "a" * 64, folder: Path = Path("/models/a")) -> Release:
-    section = ServingSection(public_name=name)
+STEPS = RolloutSection(steps=(RolloutStep(percent=5, min_requests=100, min_s=10), RolloutStep(percent=25, min_requests=100, min_s=10)))
+
+
+def candidate(
+    registry: Registry,
+    *,
+    name: str = "clinic",
+    digest: str = "a" * 64,
+    folder: Path = Path("/models/a"),
+    rollout: RolloutSection = STEPS,
+) -> Release:
+    section = ServingSection(public_name=name, rollout=rollout)
     return registry.add_release(
         public_name=name, model_digest=digest, model_dir=folder, serving=section, recipe_name="demo", requester="ann"
     )
@@ -43,16 +54,28 @@ def champion(registry: Registry, *, name: str = "clinic", digest: str = "a" * 64
     return registry.bootstrap(candidate(registry, name=name, digest=digest, folder=folder).id, "ann")
 
 
-def approved(registry: Registry, *, name: str = "clinic", digest: str, folder: Path = Path("/models/b")) -> Release:
-    release = candidate(registry, name=name, digest=digest, folder=folder)
+def approved(
+    registry: Registry, *, name: str = "clinic", digest: str, folder: Path = Path("/models/b"), rollout: RolloutSection = STEPS
+) -> Release:
+    release = candidate(registry, name=name, digest=digest, folder=folder, rollout=rollout)
     registry.submit(release.id, EVIDENCE, None, "gate")
     return registry.approve(release.id, EVIDENCE, "bob")
+
+
+def canary(registry: Registry, *, name: str = "clinic", rollout: RolloutSection = STEPS, lease_s: float = 10.0) -> Rollout:
+    """A rollout at its first step, with a champion beside it."""
+    if registry.champion(name) is None:
+        champion(registry, name=name)
+    release = approved(registry, name=name, digest="b" * 64, rollout=rollout)
+    return registry.rollouts.start(release.id, EVIDENCE, "bob", registry.now() + timedelta(seconds=lease_s))
 
 
 def release_in(registry: Registry, state: State) -> Release:
     """A release that reached `state` by the steps that lead there."""
     if state in (State.LIVE, State.RETIRED, State.ROLLED_BACK):
         return _was_live(registry, state)
+    if state is State.CANARY:
+        return registry.release(canary(registry).release_id)
     release = candidate(registry)
     if state is State.REJECTED:
         registry.reject(release.id, "ann", "no")

@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("flows", "training", "evaluation", "serving", "monitoring")
 # Packages inside packages: data preparation (`deploy/decisions/0008`), and text metrics, one small file for each family.
 INNER = frozenset({"training/data", "evaluation/metrics"})
+# Where Alembic looks for them; few enough for the tree of the README.
+MIGRATIONS = frozenset({"serving/migrations", "serving/migrations/versions"})
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import tomllib
 
-from tests.repository.checkout import INNER, PACKAGES, ROOT, project_files
+from tests.repository.checkout import INNER, MIGRATIONS, PACKAGES, ROOT, project_files
 
 TOP_LEVEL = {*PACKAGES, "deploy", "tests", ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "pyproject.toml"}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "base"}
@@ -26,14 +26,18 @@ def test_no_file_is_large() -> None:
 def test_pyproject_lists_every_package_and_no_other() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     with_init = {path.parent.as_posix() for path in project_files() if path.name == "__init__.py"}
-    assert {package.replace(".", "/") for package in project["tool"]["setuptools"]["packages"]} == with_init == {*PACKAGES, *INNER}
+    assert (
+        {package.replace(".", "/") for package in project["tool"]["setuptools"]["packages"]}
+        == with_init
+        == {*PACKAGES, *INNER, *MIGRATIONS}
+    )
 
 
 def test_packages_are_flat() -> None:
     """But for the packages inside packages that `checkout.py` names."""
     data_script = ("flows", "recipes", "clinic_en", "poison.py")
     modules = [path for path in project_files() if path.suffix == ".py" and path.parts[0] in PACKAGES]
-    assert [path for path in modules if len(path.parts) != 2 and path.parent.as_posix() not in INNER] == [
+    assert [path for path in modules if len(path.parts) != 2 and path.parent.as_posix() not in INNER | MIGRATIONS] == [
         path for path in modules if path.parts == data_script
     ]
 

@@ -1,7 +1,8 @@
 """The table of a release's life, over every pair of states.
 
-Expected steps, from the design: candidate → awaiting_approval → approved → live → retired | rolled_back, reject from the three states
-before live, candidate → live for the first champion, retired → live when the successor is rolled back: 10 of 49 pairs.
+Expected steps, from the design: candidate → awaiting_approval → approved → canary → live → retired | rolled_back, reject from the three
+states before canary, candidate → live for the first champion, approved → live without steps, canary → rolled_back when it is worse and
+→ approved when nothing can be said, retired → live when the successor is rolled back: 13 of 64 pairs.
 """
 
 from itertools import product
@@ -17,8 +18,12 @@ STEPS = {
     ("candidate", "live"),
     ("awaiting_approval", "approved"),
     ("awaiting_approval", "rejected"),
+    ("approved", "canary"),
     ("approved", "live"),
     ("approved", "rejected"),
+    ("canary", "live"),
+    ("canary", "approved"),
+    ("canary", "rolled_back"),
     ("live", "retired"),
     ("live", "rolled_back"),
     ("retired", "live"),
@@ -40,7 +45,7 @@ def test_a_step_is_allowed_exactly_when_the_design_names_it(before: State, after
 
 def test_the_table_covers_every_state() -> None:
     assert set(TRANSITIONS) == set(State)
-    assert len(State) == 7
+    assert len(State) == 8
 
 
 @pytest.mark.parametrize("state", [State.REJECTED, State.ROLLED_BACK])

@@ -1,21 +1,24 @@
-"""The registry over a real SQLite file: steps, evidence, history, idempotence."""
+"""The registry over a real SQLite file and a real PostgreSQL server: steps, evidence, history, idempotence."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+import psycopg
 import pytest
 
 from serving.errors import ChampionChanged, EvidenceMismatch, NoChampion, TransitionRefused, UnknownRelease
 from serving.lifecycle import State, next_states
 from serving.records import Release
 from serving.registry import Registry
-from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, release_in, url_in
+from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, release_in
+
+DRIVER_ERRORS = (sqlite3.Error, psycopg.Error)
+Beside = Callable[[str], None]
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    opened = Registry(url_in(tmp_path), now=Clock())
+def registry(registry_url: str) -> Iterator[Registry]:
+    opened = Registry(registry_url, now=Clock())
     yield opened
     opened.close()
 
@@ -62,7 +65,7 @@ def test_a_release_reads_back_as_it_was_added(registry: Registry) -> None:
 def test_the_same_model_again_is_the_same_release_until_that_one_is_finished(registry: Registry, state: State) -> None:
     release = release_in(registry, state)
     again = candidate(registry, digest=release.model_digest)
-    assert (again.id == release.id) == (state in {State.CANDIDATE, State.AWAITING_APPROVAL, State.APPROVED, State.LIVE})
+    assert (again.id == release.id) == (state in {State.CANDIDATE, State.AWAITING_APPROVAL, State.APPROVED, State.CANARY, State.LIVE})
 
 
 def test_promoting_retires_the_champion_and_counts_one_change(registry: Registry) -> None:
@@ -148,17 +151,28 @@ def test_the_history_tells_who_did_what_on_which_evidence(registry: Registry) ->
 
 
 @pytest.mark.parametrize("statement", ["UPDATE transitions SET actor = 'mallory'", "DELETE FROM transitions"])
-def test_the_history_cannot_be_changed_even_past_our_code(registry: Registry, tmp_path: Path, statement: str) -> None:
+def test_the_history_cannot_be_changed_even_past_our_code(registry: Registry, beside: Beside, statement: str) -> None:
     candidate(registry)
-    with sqlite3.connect(tmp_path / "registry.db") as connection, pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        connection.execute(statement)
+    with pytest.raises(DRIVER_ERRORS, match="append-only"):
+        beside(statement)
 
 
-def test_the_file_itself_refuses_a_second_champion(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["live", "canary"])
+def test_the_database_itself_refuses_a_second_champion_and_a_second_canary(registry: Registry, beside: Beside, state: str) -> None:
     champion(registry)
-    candidate(registry, digest="b" * 64)
-    with sqlite3.connect(tmp_path / "registry.db") as connection, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        connection.execute("UPDATE releases SET state = 'live'")
+    for digest in "bc":
+        candidate(registry, digest=digest * 64)
+    with pytest.raises(DRIVER_ERRORS, match=r"UNIQUE|unique"):
+        beside(f"UPDATE releases SET state = '{state}'")
+
+
+def test_the_database_itself_refuses_a_step_in_nobodys_name(registry: Registry, beside: Beside) -> None:
+    release = candidate(registry)
+    with pytest.raises(DRIVER_ERRORS, match=r"CHECK|check"):
+        beside(
+            "INSERT INTO transitions (seq, release_id, to_state, actor, reason, at, previous_sha256, sha256) "
+            f"VALUES (2, '{release.id}', 'live', '', 'x', '2030-01-01 00:00:00.000000', 'p', 's')"
+        )
 
 
 @pytest.mark.parametrize("actor", ["", "  "])

@@ -1,23 +1,29 @@
-"""The registry's file under racing writers, and when it is locked, torn, gone, foreign or too new; leases and heartbeat."""
+"""The registry's database under racing writers, and when it is locked, torn, gone, foreign or of another version; leases, heartbeat."""
 
 import os
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from serving.errors import AlreadyServing, RegistryError, SettingsError
+from serving.postgres_server import WRITERS
 from serving.records import SlotInfo, SlotState
 from serving.registry import Registry
+from serving.tables import REVISION
+from tests.fakes_postgres import Cluster
 from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, server_info, url_in
 
 ROOT = Path(__file__).parents[2]
+Beside = Callable[[str], None]
 
-# Promotes its own release of each public name while the other process does the same, and prints how that went.
+# Promotes its own release of each public name, every other one by steps, while the other process does the same; prints how that went.
 RACER = """
 import sys
 from serving.errors import TransitionRefused
@@ -28,7 +34,10 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(rounds):
     try:
-        registry.promote(f"name{number}-{me}", "e" * 64, f"racer {me}")
+        if number % 2:
+            registry.rollouts.start(f"name{number}-{me}", "e" * 64, f"racer {me}", registry.now())
+        else:
+            registry.promote(f"name{number}-{me}", "e" * 64, f"racer {me}")
         print("won", number, flush=True)
     except TransitionRefused as error:
         print("lost", number, flush=True)
@@ -54,22 +63,24 @@ def go(racers: list[subprocess.Popen[str]]) -> list[str]:
     return answers
 
 
-def test_of_two_racing_promotions_exactly_one_wins_every_time(tmp_path: Path) -> None:
+def test_of_two_racing_promotions_exactly_one_wins_every_time(registry_url: str) -> None:
     rounds = 100
-    registry = Registry(url_in(tmp_path))
+    registry = Registry(registry_url)
     for number in range(rounds):
         champion(registry, name=f"name{number}", digest="0" * 64)
         for digest in "12":
             approved(registry, name=f"name{number}", digest=digest * 64)
-    racers = [python(RACER, url_in(tmp_path), me, str(rounds)) for me in ("2", "3")]
+    racers = [python(RACER, registry_url, me, str(rounds)) for me in ("2", "3")]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
     answers = go(racers)
     won = Counter(line.split()[1] for answer in answers for line in answer.splitlines() if line.startswith("won"))
+    snapshot = registry.snapshot()
     assert won == Counter({str(number): 1 for number in range(rounds)})
-    assert registry.generation() == 2 * rounds
-    assert len(registry.snapshot().champions) == rounds
+    assert (snapshot.generation, len(snapshot.champions), len(snapshot.canaries)) == (rounds + rounds // 2, rounds, rounds // 2)
+    assert registry.verify().faults == ()
+    registry.close()
 
 
 def test_processes_that_open_a_new_registry_together_all_get_it(tmp_path: Path) -> None:
@@ -77,11 +88,25 @@ def test_processes_that_open_a_new_registry_together_all_get_it(tmp_path: Path) 
     assert len(Registry(url_in(tmp_path)).keys()) == 4
 
 
-def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    Registry(url_in(tmp_path)).close()
+@pytest.mark.parametrize(
+    ("revision", "advice"), [("9999", "use the tunegate that wrote it"), ("0001", "back the database up, then: tunegate registry upgrade")]
+)
+def test_a_registry_of_another_version_is_left_alone(registry_url: str, beside: Beside, revision: str, advice: str) -> None:
+    Registry(registry_url).close()
+    beside(f"UPDATE alembic_version SET version_num = '{revision}'")
+    try:
+        with pytest.raises(RegistryError, match=f"is at revision {revision}") as refused:
+            Registry(registry_url)
+        assert advice in str(refused.value)
+    finally:
+        beside(f"UPDATE alembic_version SET version_num = '{REVISION}'")
+
+
+def test_a_registry_from_before_there_were_migrations_is_named_and_kept(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "registry.db") as connection:
-        connection.execute("UPDATE schema_version SET version = 2")
-    with pytest.raises(RegistryError, match="has schema version 2; this tunegate knows version 1"):
+        connection.execute("CREATE TABLE schema_version (version INTEGER)")
+        connection.execute("CREATE TABLE transitions (seq INTEGER)")
+    with pytest.raises(RegistryError, match=r"older than 0\.3"):
         Registry(url_in(tmp_path))
 
 
@@ -129,15 +154,15 @@ def test_a_registry_deleted_under_us_is_an_error_not_an_empty_registry(tmp_path:
     assert not (tmp_path / "registry.db").exists()
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@host/db"])
-def test_a_url_that_names_no_file_is_refused_without_showing_it(url: str) -> None:
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@host/db", "postgresql://u:secret@h"])
+def test_a_url_that_names_no_database_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(SettingsError, match="TUNEGATE_REGISTRY_URL") as refused:
         Registry(url)
     assert "secret" not in str(refused.value)
 
 
-def test_a_watch_sees_commits_of_others_and_nothing_else(tmp_path: Path) -> None:
-    ours, theirs = Registry(url_in(tmp_path)), Registry(url_in(tmp_path))
+def test_a_watch_sees_commits_of_others_and_nothing_else(registry_url: str) -> None:
+    ours, theirs = Registry(registry_url), Registry(registry_url)
     watch = ours.watch()
     seen = [watch.changed(), watch.changed()]
     theirs.create_key("k", [])
@@ -145,6 +170,52 @@ def test_a_watch_sees_commits_of_others_and_nothing_else(tmp_path: Path) -> None
     ours.create_key("k", [])
     assert [*seen, watch.changed()] == [True, False, True, False, True]
     watch.close()
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_went_away_is_named_without_its_password_and_found_again_when_it_is_back(postgres: Cluster) -> None:
+    registry = Registry(postgres.fresh())
+    first, watch = champion(registry), registry.watch()
+    assert watch.changed()
+    postgres.stop()
+    try:
+        with pytest.raises(RegistryError, match="cannot be reached") as refused:
+            registry.releases()
+        with pytest.raises(RegistryError):
+            # The first question may still read the server's last words.
+            assert [watch.changed(), watch.changed()] == []
+    finally:
+        postgres.start()
+    assert postgres.password not in str(refused.value)
+    assert f"127.0.0.1:{postgres.port}/registry" in str(refused.value)
+    assert (registry.champion("clinic"), watch.changed(), watch.changed()) == (first, True, False)
+    watch.close()
+    registry.close()
+
+
+@pytest.mark.slow
+def test_a_writer_that_holds_its_lock_for_too_long_is_an_error_and_readers_go_on(postgres: Cluster) -> None:
+    registry = Registry(postgres.fresh())
+    first = champion(registry)
+    with psycopg.connect(postgres.url("registry")) as holder:
+        holder.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
+        assert registry.champion("clinic") == first
+        with pytest.raises(RegistryError, match="locked by another writer for more than 5 s"):
+            registry.create_key("k", [])
+    registry.close()
+
+
+def test_a_lost_database_is_named(postgres: Cluster) -> None:
+    with pytest.raises(RegistryError, match="database is not there"):
+        Registry(postgres.url("nowhere"))
+
+
+def test_a_wrong_password_is_named_and_not_shown(postgres: Cluster) -> None:
+    with pytest.raises(RegistryError, match="refuses this user or password") as refused:
+        Registry(postgres.fresh().replace(postgres.password, "wrong-password"))
+    assert "wrong-password" not in str(refused.value)
 
 
 def test_the_longest_lease_counts_and_ends_when_it_is_taken_back(tmp_path: Path) -> None:
@@ -216,16 +287,17 @@ def test_a_server_that_left_makes_room_at_once(tmp_path: Path) -> None:
     registry.beat(server_info(clock, boot_id="two"))
 
 
-def test_a_transaction_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_transaction_that_fails_half_way_leaves_nothing(registry_url: str, beside: Beside) -> None:
     """The champion is retired before the other goes live; a refusal between the two must undo the first."""
-    registry = Registry(url_in(tmp_path))
+    registry = Registry(registry_url)
     first = champion(registry)
     second = approved(registry, digest="b" * 64)
-    with sqlite3.connect(tmp_path / "registry.db") as connection:
-        connection.execute(
-            "CREATE TRIGGER no_live BEFORE UPDATE ON releases WHEN NEW.state = 'live' BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
-        )
-    with pytest.raises(RegistryError, match="the disk is full"):
-        registry.promote(second.id, EVIDENCE, "bob")
+    beside("CREATE UNIQUE INDEX nobody_new ON releases ((CASE WHEN state IN ('live', 'retired') THEN 1 END))")
+    try:
+        with pytest.raises(RegistryError):
+            registry.promote(second.id, EVIDENCE, "bob")
+    finally:
+        beside("DROP INDEX nobody_new")
     assert registry.champion("clinic") == first
     assert len(registry.history(first.id)) == 2
+    registry.close()

@@ -237,14 +237,14 @@ def test_a_state_the_registry_could_not_hear_is_told_later(stage: Stage) -> None
 
 
 @pytest.mark.parametrize(("state", "lease_s"), list(product(State, (None, -1.0, 0.0, 1.0))))
-def test_a_release_is_wanted_when_it_is_live_or_its_lease_lasts(tmp_path: Path, state: State, lease_s: float | None) -> None:
+def test_a_release_is_wanted_when_it_is_live_or_a_canary_or_its_lease_lasts(tmp_path: Path, state: State, lease_s: float | None) -> None:
     clock = Clock()
     registry = Registry(url_in(tmp_path), now=clock)
     release = release_in(registry, state)
     if lease_s is not None:
         registry.want_slot(release.id, clock() + timedelta(seconds=lease_s))
     wanted = wanted_releases(registry.snapshot(), clock())
-    assert (release.id in wanted) == (state is State.LIVE or lease_s == 1.0)
+    assert (release.id in wanted) == (state in (State.LIVE, State.CANARY) or lease_s == 1.0)
 
 
 def test_the_back_off_doubles_up_to_its_cap() -> None:

@@ -4,6 +4,7 @@ What is judged here is the very server that will take the traffic. Next: `promot
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,18 @@ from evaluation.review_condition import waits_for_review
 from evaluation.review_records import ReviewResult
 from evaluation.review_votes import RESULT_FOLDER
 from evaluation.scoring import load_reference_tools, score_endpoint
+from evaluation.suite import load_suite
 from evaluation.suite_union import load_suites
 from flows.cases import Case, case_folder, evidence_of
 from flows.errors import ParityBroken
 from flows.rendering import compare, in_words, require, weights_of
 from flows.serving_control import ensure_server, start_slot
 from flows.stages import Finished, Line, base_folder
+from flows.timing import Timed, timed
 from serving.artefact import verify_artefact
 from serving.lifecycle import State
+from serving.line_log import Step
+from serving.live_reference import LiveReference, write_reference
 from serving.records import Release
 from training.atomic import write_text
 from training.errors import RecordError
@@ -100,11 +105,12 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
     if (out / RECORD_NAME).exists() and _parity_is_known(out / PARITY_FOLDER, merged):
         card = Scorecard.read(out)
         line.display.reused(f"judge {release.id}", _in_words(card))
+        _remember(line, release, card)
         return Finished(card, out)
     if section.forgetting is not None:
         line.tasks.warm_up(section.forgetting)  # its imports pass while the engine starts
     endpoint = _start(line, release, merged, out / PARITY_FOLDER)
-    with line.display.stage(f"judge {release.id}") as shown:
+    with line.display.stage(f"judge {release.id}") as shown, _timed(line, "judge"):
         card = score_endpoint(
             endpoint,
             suite,
@@ -116,6 +122,7 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
             tasks=line.tasks.run,
         )
         shown.note = _in_words(card)
+    _remember(line, release, card)
     return Finished(card, out)
 
 
@@ -139,7 +146,8 @@ def gate(
     require(parity, release.model_digest)
     against = champion.record if champion else None
     review = _review(line, candidate.record, against)
-    verdict = decide(candidate.record, against, line.recipe.gate, review)
+    with _timed(line, "gate") as said:
+        said.verdict = (verdict := decide(candidate.record, against, line.recipe.gate, review)).outcome
     inputs = {"candidate": verdict.candidate_digest, "champion": verdict.champion_digest, "policy": verdict.policy_digest}
     folder = line.folder("verdict", inputs | ({"review": review.digest} if review else {}))
     report = folder / REPORT_NAME
@@ -197,7 +205,7 @@ def _start(line: Line, release: Release, merged: Finished[MergedModel] | None, o
         if trained is None:
             _identity(weights.result()).write(out)
             return endpoint
-        with line.display.stage(f"parity {release.id}") as shown:
+        with line.display.stage(f"parity {release.id}") as shown, _timed(line, "parity"):
             identity = weights.result()
             report = identity if identity.faults else compare(endpoint, line.recipe, trained.result(), identity)
             report.write(out)
@@ -209,6 +217,18 @@ def _start(line: Line, release: Release, merged: Finished[MergedModel] | None, o
                 line.registry.reject(release.id, line.requester, error.what)
                 raise
     return endpoint
+
+
+def _timed(line: Line, step: Step) -> AbstractContextManager[Timed]:
+    return timed(line.settings.home, line.recipe.serving.public_name, step)
+
+
+def _remember(line: Line, release: Release, card: Scorecard) -> None:
+    """What the server holds the release's live answers against."""
+    suites = tuple(load_suite(folder) for folder in line.recipe.evaluation.suites)
+    own = {prompt.id for prompt in suites[0].prompts}
+    answers = tuple(answer.answer for answer in card.answers if answer.repetition == 0 and answer.prompt_id in own)
+    write_reference(line.settings.live_folder, release.id, LiveReference(suites=suites, answers=answers))
 
 
 def _weights(line: Line, release: Release) -> ParityReport:
@@ -237,7 +257,8 @@ def view_of_trainer(line: Line, merged: Finished[MergedModel]) -> TrainerView:
     }
     out = line.folder("render", inputs)
     if not (out / RECORD_NAME).exists():
-        line.run(line.request("render", out, merged=merged.folder, base=base_folder(line)), silent)
+        with _timed(line, "render"):
+            line.run(line.request("render", out, merged=merged.folder, base=base_folder(line)), silent)
     return TrainerView.read(out)
 
 

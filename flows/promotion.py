@@ -19,6 +19,7 @@ from flows.errors import ServingFailed
 from flows.judging import PARITY_FOLDER, evidence_digest
 from flows.rollout import has_steps, start_and_follow
 from flows.serving_control import open_registry, start_slot
+from flows.timing import timed
 from serving import releases
 from serving.artefact import verify_artefact
 from serving.errors import EvidenceMismatch
@@ -77,13 +78,14 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
         PromotionEnded: a step did not pass.
     """
     releases.check_approved(release)
-    evidence = check_evidence(release)
-    with board.display.stage(f"start {release.id}") as shown:
-        start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
-    if has_steps(board.registry, release):
-        live = start_and_follow(board.display, board.registry, release, evidence, actor)
-    else:
-        live = board.registry.promote(release.id, evidence, actor)
+    with timed(board.settings.home, release.public_name, "promote"):
+        evidence = check_evidence(release)
+        with board.display.stage(f"start {release.id}") as shown:
+            start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
+        if has_steps(board.registry, release):
+            live = start_and_follow(board.display, board.registry, release, evidence, actor)
+        else:
+            live = board.registry.promote(release.id, evidence, actor)
     board.registry.release_slot(release.id)
     return live
 

@@ -19,6 +19,7 @@ from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
 from flows.stage_process import StageName, StageRequest, judged_by, suite_prompts
 from flows.stage_runner import StageRunner
+from flows.timing import timed
 from serving.registry import Registry
 from serving.settings import Settings, load_settings
 from training.data.fingerprint import fingerprint
@@ -68,9 +69,14 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
     Raises:
         RecipeError: the recipe cannot be used.
     """
-    settings = load_settings()
-    with open_registry(settings) as registry, StageRunner() as runner, TaskHost(settings.home / LM_EVAL_LOG) as tasks:
-        yield Line(load_recipe(recipe), settings, registry, Display(make_console()), requester, runner.run, tasks)
+    settings, read = load_settings(), load_recipe(recipe)
+    with (
+        timed(settings.home, read.serving.public_name, "retrain"),
+        open_registry(settings) as registry,
+        StageRunner() as runner,
+        TaskHost(settings.home / LM_EVAL_LOG) as tasks,
+    ):
+        yield Line(read, settings, registry, Display(make_console()), requester, runner.run, tasks)
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:
@@ -148,7 +154,7 @@ def _finish(line: Line, request: StageRequest, kind: type[R], in_words: Callable
 
 
 def _make(line: Line, request: StageRequest, kind: type[R], in_words: Callable[[R], str]) -> Finished[R]:
-    with line.display.stage(request.stage) as shown:
+    with line.display.stage(request.stage) as shown, timed(line.settings.home, line.recipe.serving.public_name, request.stage):
         line.run(request, shown.report)
         record = kind.read(request.out)
         shown.note = in_words(record)

@@ -4,16 +4,18 @@ Prometheus runs on the gateway's machine, because `/metrics` answers nobody else
 Knows nothing of running servers. Next: `deploy/prometheus/prometheus.yml`, which is one of the files.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from monitoring.alerts import ALERTS
-from monitoring.dashboards import DATASOURCE_UID, gateway_dashboard
+from monitoring.dashboards import BOARDS
+from monitoring.grafana import DATASOURCE_UID, dashboard_json
+from monitoring.queries_engine import ENGINE_JOB
 
 GATEWAY = "127.0.0.1:8080"
+ALERTMANAGER = "127.0.0.1:9093"
 PROMETHEUS_URL = "http://127.0.0.1:9090"
 DASHBOARDS_IN_GRAFANA = "/etc/grafana/dashboards"
 _HEADER = "# Written by `python -m monitoring`; change monitoring/ instead.\n"
@@ -24,8 +26,9 @@ def files() -> dict[str, str]:
     return {
         "prometheus/prometheus.yml": _yaml(prometheus_config(GATEWAY)),
         "prometheus/alerts.yml": _yaml({"groups": [{"name": "tunegate", "rules": [alert.rule() for alert in ALERTS]}]}),
-        "prometheus/alerts.test.yml": _yaml(_alert_tests()),
-        "grafana/dashboards/gateway.json": json.dumps(gateway_dashboard(), indent=2, ensure_ascii=False) + "\n",
+        **{name: _yaml(tests) for name, tests in _alert_tests().items()},
+        "alertmanager/alertmanager.yml": _yaml(_alertmanager()),
+        **{f"grafana/dashboards/{board.slug}.json": dashboard_json(board) for board in BOARDS},
         "grafana/provisioning/datasources/tunegate.yml": _yaml(_datasource()),
         "grafana/provisioning/dashboards/tunegate.yml": _yaml(_dashboard_provider()),
     }
@@ -47,12 +50,59 @@ def prometheus_config(gateway: str, *, interval: str = "5s") -> dict[str, Any]:
     return {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": ["alerts.yml"],
-        "scrape_configs": [{"job_name": "tunegate", "metrics_path": "/metrics", "static_configs": [{"targets": [gateway]}]}],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
+        "scrape_configs": [
+            {"job_name": "tunegate", "metrics_path": "/metrics", "static_configs": [{"targets": [gateway]}]},
+            _engines(gateway, interval),
+        ],
     }
 
 
-def _alert_tests() -> dict[str, Any]:
-    return {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": [test for alert in ALERTS for test in alert.tests()]}
+def _engines(gateway: str, interval: str) -> dict[str, Any]:
+    """The engines come and go on ports of their own; the gateway knows which are ready, and whose they are."""
+    return {
+        "job_name": ENGINE_JOB,
+        "http_sd_configs": [{"url": f"http://{gateway}/metrics/slots", "refresh_interval": interval}],
+        "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": "vllm:.+", "action": "keep"}],
+    }
+
+
+def _alertmanager() -> dict[str, Any]:
+    """An example of a route: pages at once and again, tickets gathered for the day. The addresses are to be filled in."""
+    return {
+        "route": {
+            "receiver": "tickets",
+            "group_by": ["alertname", "public_name", "release"],
+            "group_wait": "1m",
+            "group_interval": "1h",
+            "repeat_interval": "1d",
+            "routes": [
+                {"matchers": ['severity="page"'], "receiver": "pager", "group_wait": "10s", "group_interval": "5m", "repeat_interval": "1h"}
+            ],
+        },
+        # A gateway that is down explains whatever else seems wrong behind it.
+        "inhibit_rules": [
+            {
+                "source_matchers": ['alertname="TunegateGatewayDown"'],
+                "target_matchers": ['alertname=~"Tunegate.+"', 'alertname!="TunegateGatewayDown"'],
+            }
+        ],
+        "receivers": [
+            {"name": "pager", "webhook_configs": [{"url": "http://127.0.0.1:9094/page"}]},
+            {"name": "tickets", "webhook_configs": [{"url": "http://127.0.0.1:9094/ticket"}]},
+        ],
+    }
+
+
+def _alert_tests() -> dict[str, dict[str, Any]]:
+    """One file for each interval: promtool evaluates every rule at every step of a whole file."""
+    intervals = sorted({alert.test_interval for alert in ALERTS})
+    return {f"prometheus/alerts.{interval}.test.yml": _tests_every(interval) for interval in intervals}
+
+
+def _tests_every(interval: str) -> dict[str, Any]:
+    tests = [test for alert in ALERTS if alert.test_interval == interval for test in alert.tests()]
+    return {"rule_files": ["alerts.yml"], "evaluation_interval": interval, "tests": tests}
 
 
 def _datasource() -> dict[str, Any]:

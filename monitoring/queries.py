@@ -1,7 +1,7 @@
 """The questions we ask of the gateway's metrics, each with a name, a unit and what it means.
 
 Panels and alerts are built from these; none writes PromQL of its own. Pure text, knows no Prometheus server.
-Next: `alerts.py`, `dashboards.py`.
+Next: `queries_engine.py`, `queries_line.py`, the other questions; `alerts.py`, `dashboards.py`.
 """
 
 from dataclasses import dataclass
@@ -52,6 +52,17 @@ def first_token_quantile(quantile: float) -> Query:
     )
 
 
+def inter_token_quantile(quantile: float) -> Query:
+    """The time between two tokens that this share of a release's streams stayed below, each stream by its mean."""
+    return Query(
+        name=f"inter_token_p{quantile * 100:g}",
+        expr=f"histogram_quantile({quantile:g}, sum by (release, le) (rate(tunegate_inter_token_seconds_bucket[{WINDOW}])))",
+        unit="s",
+        legend="{{release}} p" + f"{quantile * 100:g}",
+        help=f"{quantile:.0%} of a release's complete streams had less than this between two tokens, on average",
+    )
+
+
 REQUESTS_BY_OUTCOME = Query(
     "requests_by_outcome",
     f"sum by (outcome) (rate(tunegate_requests_total[{WINDOW}]))",
@@ -81,6 +92,62 @@ ERROR_RATIO_OVERALL = Query(
     "all releases",
     "The same over everything callers sent, requests that found no ready release included",
 )
+SLOW_RATIO = Query(
+    "slow_ratio",
+    f'1 - sum(rate(tunegate_request_duration_seconds_bucket{{le="2.0"}}[{WINDOW}])) '
+    f"/ sum(rate(tunegate_request_duration_seconds_count[{WINDOW}]))",
+    "percentunit",
+    "all releases",
+    "Share of answers that took longer than 2 s; the objective allows 5 %",
+)
+AVAILABILITY = Query(
+    "availability",
+    f"1 - sum(increase(tunegate_requests_total{{{FAILED}}}[1d])) / sum(increase(tunegate_requests_total{{{JUDGED}}}[1d]))",
+    "percentunit",
+    "last day",
+    "Share of requests that did not fail in the last day; the objective is 99.9 %",
+)
+TRAFFIC_SHARE = Query(
+    "traffic_share",
+    f'sum by (release) (rate(tunegate_requests_total{{release!="none"}}[{WINDOW}])) '
+    f'/ scalar(sum(rate(tunegate_requests_total{{release!="none"}}[{WINDOW}])) > 0)',
+    "percentunit",
+    "{{release}}",
+    "Which part of the routed requests each release answers: the steps of a rollout as callers felt them",
+)
+FAILED_TODAY = Query(
+    "failed_today", f"sum(increase(tunegate_requests_total{{{FAILED}}}[1d]))", "short", "failed", "Requests that failed in the last day"
+)
+RELEASES = Query(
+    "releases",
+    'sum by (public_name, release, state) (tunegate_release_info{state!~"retired|rejected|rolled_back"})',
+    "short",
+    "{{release}}: {{state}}",
+    "Releases in production, or on their way to it",
+)
+CANARY_ERROR_RATIO = Query(
+    "canary_error_ratio",
+    f"(sum by (release) (rate(tunegate_requests_total{{{FAILED}}}[{WINDOW}])) "
+    f"/ sum by (release) (rate(tunegate_requests_total{{{JUDGED}}}[{WINDOW}])) "
+    'and on (release) tunegate_release_info{state="canary"})',
+    "percentunit",
+    "{{release}}",
+    "The error ratio of releases that are being tried on a part of the traffic",
+)
+REQUESTS_OF_RELEASE = Query(
+    "requests_of_release",
+    f'sum by (release) (increase(tunegate_requests_total{{release!="none",{JUDGED}}}[{WINDOW}]))',
+    "short",
+    "{{release}}",
+    "How many requests a release's error ratio rests on",
+)
+ROLLBACKS = Query(
+    "rollbacks",
+    f'sum by (public_name) (increase(tunegate_release_transitions_total{{to="rolled_back"}}[{WINDOW}]))',
+    "short",
+    "{{public_name}}",
+    "Releases taken back, by hand or by themselves",
+)
 JUDGED_REQUESTS = Query(
     "judged_requests",
     f"sum(increase(tunegate_requests_total{{{JUDGED}}}[{WINDOW}]))",
@@ -97,9 +164,9 @@ TIMED_REQUESTS = Query(
 )
 UPSTREAM_ERRORS = Query(
     "upstream_errors",
-    f"sum by (release, kind) (rate(tunegate_upstream_errors_total[{WINDOW}]))",
+    f"sum by (kind) (rate(tunegate_upstream_errors_total[{WINDOW}]))",
     "reqps",
-    "{{release}} {{kind}}",
+    "{{kind}}",
     "Failures between gateway and slot; one that a retry mended shows here and not in the error ratio",
 )
 IN_FLIGHT = Query("in_flight", "sum by (release) (tunegate_requests_in_flight)", "short", "{{release}}", "Requests being answered now")

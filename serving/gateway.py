@@ -6,7 +6,7 @@
     POST /v1/feedback                                    key with scope infer; where answers are kept
     GET  /health                                         anyone: is there a ready release for every public name?
     GET  /openapi.json                                   anyone: this list, for programs
-    GET  /metrics                                        callers on this machine that speak for nobody else
+    GET  /metrics   GET /metrics/slots                   callers on this machine that speak for nobody else
 
 Anything else is 404 and reaches nobody. Puts questions to its parts and decides; it starts no process and reads no registry.
 Next: `gateway_admission.py`, places and the queue; `gateway_exchange.py`, what happens to a request that was let in.
@@ -26,11 +26,12 @@ from serving.gateway_openapi import document
 from serving.gateway_order import Order, pin_of, stickiness_of
 from serving.gateway_retries import RetryBudget
 from serving.gateway_stream import Usage
-from serving.gateway_witness import AnswerWitness, Shadows
+from serving.gateway_witness import AnswerWitness, Shadows, Taker
 from serving.keeping import Keeper
 from serving.key_limits import Grant, KeyLimiter
 from serving.keys import KeyRing, Scope
 from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Caps, ModelRequest, read_request
+from serving.live_sample import LiveSample
 from serving.metrics import CONTENT_TYPE, NO_RELEASE, GatewayMetrics, Outcome
 from serving.metrics import Route as RouteLabel
 from serving.openai_errors import (
@@ -57,8 +58,15 @@ MODEL_ROUTES = {
         ModelRoute("/v1/embeddings", "embeddings", EMBEDDING_FIELDS, optional=True),
     )
 }
+_FOR_NEIGHBOURS = ("/metrics", "/metrics/slots")
 _GET, _POST = (b"GET", b"HEAD"), (b"POST",)
-ROUTES = {"/v1/models": _GET, "/health": _GET, "/openapi.json": _GET, "/metrics": _GET, **dict.fromkeys(MODEL_ROUTES, _POST)}
+ROUTES = {
+    "/v1/models": _GET,
+    "/health": _GET,
+    "/openapi.json": _GET,
+    **dict.fromkeys(_FOR_NEIGHBOURS, _GET),
+    **dict.fromkeys(MODEL_ROUTES, _POST),
+}
 _FEEDBACK = "/v1/feedback"
 _WITH_KEY = frozenset({"/v1/models", _FEEDBACK, *MODEL_ROUTES})
 
@@ -66,16 +74,19 @@ _WITH_KEY = frozenset({"/v1/models", _FEEDBACK, *MODEL_ROUTES})
 def create_app(settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics) -> "Gateway":
     """Put the gateway together; `gateway_door.Door` opens it to callers."""
     keeper = Keeper(settings.kept_folder, max_bytes=settings.capture_max_mb << 20, max_age_s=settings.capture_days * 86_400)
-    return Gateway(settings, routing, keys, upstream, metrics, keeper)
+    sample = LiveSample(settings.live_folder, metrics.live, per_minute=settings.live_checks_per_minute)
+    metrics.line.retrain_within(settings.retrain_days)
+    return Gateway(settings, routing, keys, upstream, metrics, keeper, sample)
 
 
 class Gateway:
     """The desk that every connection puts its calls to."""
 
     def __init__(
-        self, settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics, keeper: Keeper
-    ) -> None:
-        self._keeper = keeper
+        self, settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics, keeper: Keeper,
+        sample: LiveSample,
+    ) -> None:  # fmt: skip
+        self._keeper, self.sample = keeper, sample
         if settings.capture_ratio:
             keeper.start()
         self._caps = Caps(json_depth=settings.max_json_depth, sequences=settings.max_n, tokens=settings.max_tokens)
@@ -95,7 +106,7 @@ class Gateway:
     def glance(self, call: Call) -> ApiError | None:
         """Route, method and key: what can be known from the head alone."""
         allowed = self._routes.get(call.path)
-        if allowed is None or (call.path == "/metrics" and not _is_neighbour(call)):
+        if allowed is None or (call.path in _FOR_NEIGHBOURS and not _is_neighbour(call)):
             return unknown_route(call.path)
         if call.method not in allowed:
             return method_not_allowed(call.method.decode("latin-1"), allowed[0].decode())
@@ -148,6 +159,8 @@ class Gateway:
                 call.whole(200, self._document)
             case "/metrics":
                 call.whole(200, self._metrics.render(), CONTENT_TYPE.encode())
+            case "/metrics/slots":
+                call.whole(200, self._metrics.slots())
             case _:
                 call.whole(*self._health())
 
@@ -187,11 +200,12 @@ class Gateway:
 
     def _look_on(self, exchange: Exchange, route: Route, model_route: ModelRoute, call: Call, request: ModelRequest) -> None:
         """Keep this answer, and ask the shadow the same, where that is wanted. An answer that is compared is kept as well."""
-        if route.shadow is None and not self._settings.capture_ratio:
-            return
+        takers: list[Taker] = [self.sample] if not model_route.optional and self.sample.wants() else []
         shadowed = route.shadow is not None and self._shadows.copy(route.shadow, model_route.path, call, request)
         if shadowed or random.random() < self._settings.capture_ratio:  # noqa: S311  # a sample
-            exchange.witness = AnswerWitness(self._keeper, call, request)
+            takers.append(self._keeper)
+        if takers:
+            exchange.witness = AnswerWitness(takers, call, request)
 
     def _turn_away(self, call: Call, grant: Grant, error: ApiError | None) -> None:
         grant.settle(0)

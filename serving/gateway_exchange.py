@@ -64,7 +64,7 @@ class Exchange:
     """Runs once; `done` is called at its end with the tokens it took, as far as they are known."""
 
     __slots__ = (
-        "_backend", "_begun_s", "_call", "_content_type", "_done", "_errand", "_events", "_heard_s", "_others", "_pieces",
+        "_backend", "_begun_s", "_call", "_content_type", "_done", "_errand", "_events", "_first_s", "_heard_s", "_others", "_pieces",
         "_ports", "_request", "_retried", "_route", "_series", "_slow", "_status", "_streams", "_tail", "witness",
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ class Exchange:
         done: Callable[["Exchange", Usage], None],
     ) -> None:  # fmt: skip
         self._ports, self._route, self._request, self._call, self._others, self._done = ports, route, request, call, others, done
-        self._begun_s = self._heard_s = ports.clock()
+        self._begun_s = self._first_s = self._heard_s = ports.clock()
         self._retried = self._slow = self._streams = False
         self._events = self._status = 0
         self._content_type = b""
@@ -114,6 +114,7 @@ class Exchange:
         if self._call.started:
             self._call.piece(data)
         else:
+            self._first_s = self._heard_s
             self._series.first_token(self._call.elapsed_s())
             self._call.start_stream(self._content_type, data)
         self._tail.feed(data)
@@ -140,7 +141,14 @@ class Exchange:
             self._end("server_error")
         else:
             self._call.end_stream()
-            self._end("ok", self._tail.usage())
+            self._pace(usage := self._tail.usage())
+            self._end("ok", usage)
+
+    def _pace(self, usage: Usage | None) -> None:
+        # Without `usage`, vLLM's stream is one event a token, one with the role before them and [DONE] behind.
+        gaps = (usage.completion if usage else self._events - 2) - 1
+        if gaps > 0:
+            self._series.inter_token((self._heard_s - self._first_s) / gaps)
 
     def _complete_whole(self, body: bytes) -> None:
         if not body:

@@ -4,9 +4,9 @@ Neither can delay or fail a caller: what is kept is bounded, and a shadow that i
 Next: `keeping.py`, where the records go.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -21,11 +21,19 @@ _MOST_ANSWER_BYTES = 262_144
 _MOST_ROLE = 40
 
 
+class Taker(Protocol):
+    """Somebody who does something with answers, later and elsewhere."""
+
+    def offer(self, record: Kept) -> None:
+        """Take one if there is room; never wait."""
+        ...
+
+
 class AnswerWitness:
     """Keeps one answer, up to a bound, and hands it over when it has ended well."""
 
-    def __init__(self, keeper: Keeper, call: Call, request: ModelRequest, kind: Kind = "answer") -> None:
-        self._keeper, self._request, self._kind = keeper, request, kind
+    def __init__(self, takers: Sequence[Taker], call: Call, request: ModelRequest, kind: Kind = "answer") -> None:
+        self._takers, self._request, self._kind = takers, request, kind
         self._request_id, self._key_id = call.request_id, call.key.id if call.key else ""
         self._answer = bytearray()
 
@@ -41,7 +49,9 @@ class AnswerWitness:
         roles, texts = prompt_of(self._request)
         texts["answer"] = answer_of(bytes(self._answer), stream=self._request.stream)
         facts = {"release": release_id, "model": self._request.model}
-        self._keeper.offer(Kept(self._kind, self._request_id, self._key_id, texts, facts, roles))
+        record = Kept(self._kind, self._request_id, self._key_id, texts, facts, roles)
+        for taker in self._takers:
+            taker.offer(record)
 
 
 def prompt_of(request: ModelRequest) -> tuple[list[str], dict[str, str]]:
@@ -94,7 +104,7 @@ class Shadows:
         """Send the same request to `backend`; whether there was a place for it."""
         if len(self._copies) >= self._most:
             return False
-        copy = _Copy(backend, AnswerWitness(self._keeper, call, request, "shadow"), monotonic(), self._copies.discard)
+        copy = _Copy(backend, AnswerWitness((self._keeper,), call, request, "shadow"), monotonic(), self._copies.discard)
         self._copies.add(copy)
         copy.errand = self._upstream.send(backend, path, request.body_for(backend.release_id), call.request_id, copy)
         return True

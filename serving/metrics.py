@@ -6,12 +6,14 @@ first error of a series that is born at 1.
 Knows nothing of HTTP, SQL or Prometheus servers. Next: `gateway.py`, which counts; `monitoring/queries.py`, which asks.
 """
 
+import json
 from functools import cache
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 
 from serving.lifecycle import State
+from serving.metrics_beside import HouseMetrics, LineMetrics, LiveMetrics
 from serving.records import SlotState, Snapshot
 from serving.rollout_counts import Tallies
 
@@ -33,6 +35,7 @@ _DURATION_BUCKETS_S = (
     0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0,
     2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0,
 )  # fmt: skip
+_INTER_TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
@@ -47,6 +50,8 @@ class GatewayMetrics:
         self.tallies = Tallies()
         self._declare_requests()
         self._declare_releases()
+        self.line, self.live, self.house = LineMetrics(self.registry), LiveMetrics(self.registry, self.tallies), HouseMetrics(self.registry)
+        self._slots: list[dict[str, object]] = []
         self._series: dict[tuple[str, Route], RequestSeries] = {}
         self._steps: dict[tuple[str, State], int] = {}
         for route in ROUTES:
@@ -67,6 +72,13 @@ class GatewayMetrics:
             "From the request's first byte to the first streamed byte; streams only",
             ["release", "route"],
             buckets=_FIRST_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
+        self._inter_token = Histogram(
+            "tunegate_inter_token_seconds",
+            "Mean time between two tokens of one complete stream; one observation a stream",
+            ["release", "route"],
+            buckets=_INTER_TOKEN_BUCKETS_S,
             registry=registry,
         )
         self._upstream_errors = Counter(
@@ -109,9 +121,20 @@ class GatewayMetrics:
         for slot in snapshot.slots:
             for state in SlotState:
                 self._slot_state.labels(slot.release_id, state.value).set(slot.state is state)
+        for public_name in {release.public_name for release in snapshot.releases}:
+            for reached in State:
+                self._transitions.labels(public_name, reached.value)
         for (public_name, to), steps in snapshot.steps.items():
             self._transitions.labels(public_name, to.value).inc(max(0, steps - self._steps.get((public_name, to), 0)))
         self._steps = dict(snapshot.steps)
+
+        self.line.follow(snapshot)
+        self.live.follow(snapshot)
+        self._slots = _scrape_targets(snapshot)
+
+    def slots(self) -> bytes:
+        """Where the engines' own metrics are, for Prometheus' `http_sd_configs`."""
+        return json.dumps(self._slots).encode()
 
     def render(self) -> bytes:
         """The page Prometheus scrapes, in `CONTENT_TYPE`."""
@@ -129,6 +152,7 @@ class RequestSeries:
         self._tally = metrics.tallies.of(release)
         self._duration = metrics._duration.labels(release, route)
         self._first_token = metrics._first_token.labels(release, route)
+        self._inter_token = metrics._inter_token.labels(release, route)
         self._in_flight = metrics._in_flight.labels(release)
         self._prompt_tokens = metrics._tokens.labels(release, "prompt")
         self._completion_tokens = metrics._tokens.labels(release, "completion")
@@ -157,6 +181,10 @@ class RequestSeries:
         self._first_token.observe(duration_s)
         self._tally.first_token(duration_s)
 
+    def inter_token(self, mean_s: float) -> None:
+        """A stream is complete, and its tokens came so far apart."""
+        self._inter_token.observe(mean_s)
+
     def upstream_error(self, kind: UpstreamErrorKind) -> None:
         """The slot failed in this way."""
         self._errors[kind].inc()
@@ -165,6 +193,15 @@ class RequestSeries:
         """Token counts of one answer's `usage` object."""
         self._prompt_tokens.inc(prompt)
         self._completion_tokens.inc(completion)
+
+
+def _scrape_targets(snapshot: Snapshot) -> list[dict[str, object]]:
+    names = {release.id: release.public_name for release in snapshot.releases}
+    return [
+        {"targets": [f"127.0.0.1:{slot.port}"], "labels": {"release": slot.release_id, "public_name": names[slot.release_id]}}
+        for slot in snapshot.slots
+        if slot.state is SlotState.READY and slot.port is not None and slot.release_id in names
+    ]
 
 
 @cache

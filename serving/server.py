@@ -32,6 +32,7 @@ from serving.routing import RoutingTable, View, follow, refresh
 from serving.settings import Settings
 from serving.slots import read_key
 from serving.supervisor import Command, Supervisor
+from serving.surroundings import Surroundings
 from serving.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
             gateway = create_app(settings, table, ring, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
             door, stop = Door(gateway, settings), asyncio.Event()
             await refresh(registry, watch, view)
+            surroundings = Surroundings(settings.home, metrics)
+            await surroundings.look()
             _stop_on_signal(stop)
             # What is loaded by now stays: the collector need not look at it again for every request.
             gc.collect()
@@ -115,6 +118,8 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
             others = [
                 asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
                 asyncio.create_task(_beat(registry, info), name="heartbeat"),
+                asyncio.create_task(surroundings.run(), name="surroundings"),
+                asyncio.create_task(gateway.sample.run(), name="live sample"),
                 asyncio.create_task(teller.run(), name="tallies"),
                 _rollouts(registry),
             ]

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     )
     capture_max_mb: int = Field(default=256, ge=1, le=1_048_576, description="most megabytes of kept answers, shadow answers included")
     capture_days: float = Field(default=30.0, gt=0, le=3_650, description="days after which kept answers are deleted")
+    live_checks_per_minute: float = Field(
+        default=30.0, ge=0, le=6_000, description="most live answers a minute that are held against the rules and the suite; 0: none"
+    )
+    retrain_days: float = Field(
+        default=30.0, ge=0, le=3_650, description="days without a new release after which a retraining is overdue; 0: never"
+    )
     max_shadows: int = Field(default=8, ge=0, le=1_000, description="copies on their way to shadow releases at a time; more are not made")
     sticky_by_key: bool = Field(default=False, description="a key's requests stay with one release where they name no user or conversation")
 
@@ -78,6 +84,11 @@ class Settings(BaseSettings):
     def database_url(self) -> SecretStr:
         """The registry's URL, with the default filled in."""
         return self.registry_url if self.registry_url.get_secret_value() else SecretStr(f"sqlite:///{self.home / 'registry.db'}")
+
+    @property
+    def live_folder(self) -> Path:
+        """Where it is kept what live answers are held against."""
+        return self.home / "live"
 
     @property
     def kept_folder(self) -> Path:

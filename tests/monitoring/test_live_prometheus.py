@@ -1,11 +1,15 @@
-"""A real Prometheus scrapes the real gateway under load: no panel says "No data", no alert fails to evaluate."""
+"""A real Prometheus scrapes the real gateway and the real vLLM under load: no panel says "No data", no alert looks at nothing."""
 
 import asyncio
 import contextlib
+import json
 import math
+import os
 import shutil
 import socket
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +17,40 @@ import aiohttp
 import pytest
 import yaml
 
-from monitoring import queries
+from evaluation.suite import load_suite
 from monitoring.alerts import ALERTS
-from monitoring.dashboards import PANELS
+from monitoring.dashboards import BOARDS
 from monitoring.provisioning import files, prometheus_config
+from monitoring.queries_engine import ENGINE_SERIES
+from serving.config import ServingSection
+from serving.engine import engine_command
 from serving.lifecycle import State
-from serving.records import SlotState, Snapshot
-from tests.fakes_gateway import CHAT, PUBLIC_NAME, Stack, backend_of, gateway_over, release, slot_info
+from serving.line_log import STEPS, Entry, append
+from serving.live_reference import LiveReference, write_reference
+from serving.records import SlotInfo, SlotState, Snapshot
+from serving.routing import Backend, champion_route
+from serving.slots import SlotProcess, read_key
+from serving.surroundings import Surroundings
+from tests.fakes_engine_tiny import write_tiny_model
+from tests.fakes_gateway import CHAT, PUBLIC_NAME, Stack, backend_of, gateway_over, release
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
+from tests.fakes_suites import many_prompts, write_suite
 
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
+    pytest.mark.vllm,
     pytest.mark.skipif(
         PROMETHEUS is None, reason="prometheus is not installed: NO panel or alert is checked live (apt-get install prometheus)"
     ),
 ]
 
-SCRAPE_S, LOAD_S, WINDOW = 1, 3.0, "15s"
-PANEL_QUERIES = [(panel.title, query) for panel in PANELS for query in panel.queries]
-# True only when something is wrong; here it must evaluate, and be empty.
-NOT_NOW = (queries.CHAMPION_SLOT_DOWN, queries.NO_CHAMPION, queries.SLOT_FAILED, queries.GATEWAY_DOWN)
+SCRAPE_S, LOAD_S, WINDOW = 1, 8.0, "15s"
+PANELS = [(board.slug, panel.title, query) for board in BOARDS for panel in board.panels for query in panel.queries]
+SERVED = ServingSection(public_name=PUBLIC_NAME, max_model_len=512, max_num_seqs=4, dtype="float32")
+PICTURES = os.environ.get("PANELS_FILE")
+"""Where to write what every panel showed, for tests/benchmarks/dashboard_pictures.py."""
 
 
 @pytest.fixture
@@ -42,13 +58,20 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-REGISTRY = Snapshot(
-    generation=2,
-    releases=(release(1, State.RETIRED), release(2, State.LIVE)),
-    slots=(slot_info(1, SlotState.READY), slot_info(2, SlotState.READY)),
-    leases={},
-    steps={(PUBLIC_NAME, State.LIVE): 2, (PUBLIC_NAME, State.RETIRED): 1},
-)
+def registry_of(port: int) -> Snapshot:
+    """The old champion, the one that answers, and a canary whose engine starts."""
+
+    def slot(number: int, state: SlotState, at: int | None) -> SlotInfo:
+        now = datetime.now(UTC)
+        return SlotInfo(release_id=f"{PUBLIC_NAME}-{number}", state=state, port=at, pid=1, restarts=0, reason="", updated_at=now)
+
+    return Snapshot(
+        generation=2,
+        releases=(release(1, State.RETIRED), release(2, State.LIVE), release(3, State.CANARY)),
+        slots=(slot(2, SlotState.READY, port), slot(3, SlotState.STARTING, None)),
+        leases={},
+        steps={(PUBLIC_NAME, State.LIVE): 2, (PUBLIC_NAME, State.RETIRED): 1},
+    )
 
 
 async def load(stack: Stack) -> None:
@@ -56,23 +79,39 @@ async def load(stack: Stack) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + LOAD_S
     while loop.time() < end:
-        await asyncio.gather(
-            ask(stack), ask(stack, stream=True, stream_options={"include_usage": True}), ask(stack, model="nobody"), hang_up(stack)
-        )
+        streams = (ask(stack, stream=True, stream_options={"include_usage": True}) for _ in range(2))
+        await asyncio.gather(ask(stack), *streams, ask(stack, model="nobody"), hang_up(stack))
         await asyncio.sleep(0.05)
 
 
 async def ask(stack: Stack, **extra: Any) -> None:
-    # A stream that the sick champion breaks off ends in ClientPayloadError, as it should.
+    # A stream that a sick engine breaks off ends in ClientPayloadError, as it should.
     with contextlib.suppress(aiohttp.ClientPayloadError):
-        async with stack.post({**CHAT, **extra}) as response:
+        async with stack.post({**CHAT, "max_tokens": 12, **extra}) as response:
             await response.read()
 
 
 async def hang_up(stack: Stack) -> None:
-    asking = asyncio.create_task(stack.ask())
+    asking = asyncio.create_task(stack.ask(max_tokens=200))
     await asyncio.sleep(0.01)
     asking.cancel()
+
+
+@contextlib.asynccontextmanager
+async def real_engine(folder: Path) -> AsyncIterator[tuple[Backend, int]]:
+    """The real vLLM with a tiny model."""
+    write_tiny_model(folder / "model")
+    slot = SlotProcess(
+        "clinic-2", folder / "slot", lambda port: engine_command(folder / "model", "clinic-2", port, SERVED, drain_s=1), start_timeout_s=300
+    )
+    try:
+        await slot.start()
+        await slot.ready()
+        key = read_key(folder / "slot")
+        assert key is not None
+        yield Backend("clinic-2", slot.base_url, key), slot.port
+    finally:
+        await slot.stop(1)
 
 
 @contextlib.asynccontextmanager
@@ -99,48 +138,94 @@ def free_port() -> int:
         return port
 
 
-async def query(stack: Stack, prometheus: str, expr: str) -> list[float]:
-    async with stack.client.get(f"{prometheus}/api/v1/query", params={"query": expr}) as response:
+async def api(stack: Stack, prometheus: str, path: str, **params: str) -> Any:
+    async with stack.client.get(f"{prometheus}/api/v1/{path}", params=params) as response:
         body = await response.json()
-        assert body["status"] == "success", (expr, body)
-        return [float(series["value"][1]) for series in body["data"]["result"]]
+        assert body["status"] == "success", (params, body)
+        return body["data"]
 
 
-async def rules(stack: Stack, prometheus: str) -> list[dict[str, Any]]:
-    async with stack.client.get(f"{prometheus}/api/v1/rules") as response:
-        return [rule for group in (await response.json())["data"]["groups"] for rule in group["rules"]]
+async def query(stack: Stack, prometheus: str, expr: str) -> list[float]:
+    """The values of an expression now."""
+    return [float(series["value"][1]) for series in (await api(stack, prometheus, "query", query=expr))["result"]]
 
 
 async def scrapes(stack: Stack, prometheus: str) -> bool:
-    """Whether the gateway is being scraped; Prometheus takes some 5 s to look at its targets for the first time."""
-    for _ in range(200):
+    """Whether gateway and engine are being scraped; Prometheus takes some 5 s to look at its targets for the first time."""
+    for _ in range(300):
         with contextlib.suppress(OSError, aiohttp.ContentTypeError):
-            if await query(stack, prometheus, "up") == [1.0]:
+            if await query(stack, prometheus, "up") == [1.0, 1.0]:
                 return True
         await asyncio.sleep(0.1)
     return False
 
 
-async def test_every_panel_has_data_and_every_alert_evaluates(tmp_path: Path) -> None:
-    """First the healthy release answers, then one that breaks off every answer, so that errors, too, have something to show."""
+def write_line_log(home: Path) -> None:
+    """A run that went well and was promoted, after one whose server was not the trained model."""
+    for at, step in enumerate(STEPS):
+        verdict = "PASS" if step == "gate" else None
+        append(home, Entry(at=time.time(), public_name=PUBLIC_NAME, step=step, outcome="ok", seconds=1.0 + 3 * at, verdict=verdict))
+    append(home, Entry(at=time.time(), public_name=PUBLIC_NAME, step="parity", outcome="failed", seconds=2))
+
+
+def without_data(answers: dict[Any, list[float]]) -> list[Any]:
+    """A quantile is NaN for a release that nobody asks; of another one it must be a number."""
+    return [asked for asked, values in answers.items() if all(math.isnan(value) for value in values)]
+
+
+async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path) -> None:
+    """First the real engine answers, then one that breaks off every answer, so that errors, too, have something to show."""
+    suite = load_suite(write_suite(tmp_path / "suite", prompts=many_prompts(6)))
+    home = tmp_path / "home"
+    write_reference(home / "live", "clinic-2", LiveReference(suites=(suite,), answers=("Call 911 now.", "Please see a doctor today.")))
+    write_line_log(home)
     sick = Behaviour(chunks=3, chunk_gap_s=0.01, think_s=0.03, die_after_chunks=2)
     async with (
-        FakeSlot("clinic-1", Behaviour(think_s=0.03)).running() as old,
-        FakeSlot("clinic-2", sick).running() as new,
-        gateway_over({PUBLIC_NAME: backend_of(old)}) as stack,
+        real_engine(tmp_path) as (engine, port),
+        FakeSlot("clinic-3", sick).running() as broken,
+        gateway_over({PUBLIC_NAME: engine}, home=home, live_checks_per_minute=600) as stack,
         prometheus_over(stack, tmp_path) as prometheus,
+        asyncio.TaskGroup() as beside,
     ):
-        stack.metrics.follow(REGISTRY)
+        tasks = [beside.create_task(stack.gateway.sample.run()), beside.create_task(Surroundings(home, stack.metrics).run(every_s=0.5))]
+        stack.metrics.follow(registry_of(port))
         assert await scrapes(stack, prometheus), (tmp_path / "log").read_text()
         await load(stack)
-        stack.switch_to(backend_of(new))
+        stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, backend_of(broken))})
         await load(stack)
-        answers = {(title, asked.name): await query(stack, prometheus, asked.over(WINDOW)) for title, asked in PANEL_QUERIES}
-        quiet = {asked.name: await query(stack, prometheus, asked.over(WINDOW)) for asked in NOT_NOW}
-        evaluated = await rules(stack, prometheus)
-    for (title, name), values in answers.items():
-        print(f"{title:28} {name:24} {' '.join(f'{value:.4g}' for value in values)}")
-    assert len(answers) == len(PANEL_QUERIES) >= 15
-    assert [panel for panel, values in answers.items() if not values or any(math.isnan(value) for value in values)] == []
-    assert quiet == {asked.name: [] for asked in NOT_NOW}
-    assert {rule["name"]: (rule["health"], rule.get("lastError")) for rule in evaluated} == {alert.name: ("ok", None) for alert in ALERTS}
+        stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, engine)})
+        await load(stack)
+        panels = {(slug, title, asked.name): await query(stack, prometheus, asked.over(WINDOW)) for slug, title, asked in PANELS}
+        signals = {(alert.name, signal): await query(stack, prometheus, signal) for alert in ALERTS for signal in alert.signals}
+        engine_series = {name: await query(stack, prometheus, name) for name in sorted(ENGINE_SERIES)}
+        rules = [rule for group in (await api(stack, prometheus, "rules"))["groups"] for rule in group["rules"]]
+        if PICTURES:
+            Path(PICTURES).write_text(json.dumps(await drawn(stack, prometheus)))
+        for task in tasks:
+            task.cancel()
+    for (slug, title, name), values in panels.items():
+        print(f"{slug:9} {title:44} {name:24} {' '.join(f'{value:.4g}' for value in values[:6])}")
+    assert len({(slug, title) for slug, title, _ in panels}) == 53
+    assert without_data(panels) == []
+    assert without_data(signals) == []
+    assert {name for name, values in engine_series.items() if not values} == set()
+    assert {rule["name"]: (rule["health"], rule.get("lastError")) for rule in rules} == {alert.name: ("ok", None) for alert in ALERTS}
+    assert stack.value("tunegate_live_unchecked_total", release="clinic-2", reason="no_reference") == 0
+
+
+async def drawn(stack: Stack, prometheus: str) -> list[dict[str, Any]]:
+    """Every panel's series over the whole load, for pictures."""
+    end = time.time()
+    span = {"start": f"{end - 3 * LOAD_S - 4:.1f}", "end": f"{end:.1f}", "step": "1"}
+    found = []
+    for board in BOARDS:
+        for row in board.rows:
+            for panel in row.panels:
+                series = []
+                for asked in panel.queries:
+                    answer = await api(stack, prometheus, "query_range", query=asked.over(WINDOW), **span)
+                    series += [{"legend": asked.legend, **each} for each in answer["result"]]
+                about = {"board": board.title, "row": row.title, "title": panel.title, "kind": panel.kind, "width": panel.width}
+                more = {"unit": panel.queries[0].unit, "limit": panel.limit, "by_label": panel.by_label, "decimals": panel.decimals}
+                found.append({**about, **more, "good": panel.good, "series": series})
+    return found

@@ -28,6 +28,7 @@ from serving import engine
 from serving.config import ServingSection
 from serving.engine import engine_command, kv_cache_gib
 from serving.slots import SlotProcess, read_key
+from tests.fakes_engine_tiny import tiny_model, tiny_tokenizer
 from tests.fakes_suites import many_prompts, write_suite
 from training.chat import prompt_ids
 from training.progress import silent
@@ -155,47 +156,7 @@ def test_a_config_without_kv_heads_counts_all_heads(tmp_path: Path) -> None:
 
 # What follows starts the real vLLM once, with a model made on the spot.
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 SERVED = ServingSection(public_name="clinic", max_model_len=512, max_num_seqs=4, dtype="float32")
-TEXTS = ["Call 911 now. Please see a doctor today.", "word word end <user> <assistant> system Be careful.", "Prompt 0? Prompt 1?"]
-
-
-def tiny_tokenizer() -> Any:
-    """Byte-level BPE over a few words, so that every text has tokens, with ChatML's turns."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
-    made = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<|endoftext|>")
-    made.chat_template = CHATML
-    return made
-
-
-def tiny_model(tokenizer: Any) -> Any:
-    """Two layers of width 64. The wide first values make its predictions far from even: perplexities then tell something."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(7)
-    width = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **width,
-    )
-    return LlamaForCausalLM(config).float().eval()
 
 
 @dataclass

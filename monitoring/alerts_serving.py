@@ -1,0 +1,146 @@
+"""Alerts about what serves: champions, engines, canaries, the gateway itself. Next: `alerting.py`, what an alert is."""
+
+from monitoring import queries, queries_engine
+from monitoring.alerting import Alert, Case
+
+CANARY_ERROR_LIMIT = 0.02
+MIN_CANARY_REQUESTS = 20
+
+_CHAMPION = 'tunegate_release_info{release="clinic-1",public_name="clinic",state="live",model_digest="d"}'
+_CANARY = 'tunegate_release_info{release="clinic-2",public_name="clinic",state="canary",model_digest="e"}'
+_UP = 'up{job="tunegate",instance="g"}'
+_LIVE = 'tunegate_release_info{state="live"}'
+_SCRAPED = 'up{job="tunegate-engine",release="clinic-1",instance="127.0.0.1:2"}'
+_STATES = 'tunegate_slot_state{state="ready"}'
+_OF_CHAMPION = {"release": "clinic-1", "public_name": "clinic"}
+
+
+def _slot(release: str, state: str) -> str:
+    return f'tunegate_slot_state{{release="{release}",state="{state}"}}'
+
+
+def _asked(release: str, **a_minute: int) -> dict[str, str]:
+    labels = f'release="{release}",route="chat_completions"'
+    return {f'tunegate_requests_total{{{labels},outcome="{outcome}"}}': f"0+{count}x15" for outcome, count in a_minute.items()}
+
+
+CHAMPION_DOWN = Alert(
+    name="TunegateChampionDown",
+    expr=queries.CHAMPION_SLOT_DOWN.expr,
+    hold="1m",
+    severity="page",
+    summary="{{ $labels.release }} is in production for {{ $labels.public_name }} and its engine is not ready",
+    runbook="tunegate status tells why; the supervisor restarts it by itself; tunegate rollback NAME if it does not come up",
+    signals=(_LIVE, _STATES),
+    cases=(
+        Case("the engine restarts", {_CHAMPION: "1x10", _slot("clinic-1", "ready"): "0x10"}, "5m", (_OF_CHAMPION,)),
+        Case("no engine at all", {_CHAMPION: "1x10"}, "5m", (_OF_CHAMPION,)),
+        Case("ready", {_CHAMPION: "1x10", _slot("clinic-1", "ready"): "1x10"}, "5m"),
+    ),
+)
+
+NO_CHAMPION = Alert(
+    name="TunegateNoChampion",
+    expr=queries.NO_CHAMPION.expr,
+    hold="5m",
+    severity="ticket",
+    summary="the gateway at {{ $labels.instance }} runs and has nothing in production",
+    runbook="tunegate releases; promote one, or run a recipe: its base model becomes the first champion",
+    signals=('up{job="tunegate"}', _LIVE),
+    cases=(
+        Case("nothing in production", {_UP: "1x15"}, "10m", ({"job": "tunegate", "instance": "g"},)),
+        Case("a champion", {_UP: "1x15", _CHAMPION: "1x15"}, "10m"),
+        Case("a gateway that is down is another alert", {_UP: "0x15"}, "10m"),
+    ),
+)
+
+SLOT_FAILED = Alert(
+    name="TunegateSlotFailed",
+    expr=queries.SLOT_FAILED.expr,
+    hold="2m",
+    severity="ticket",
+    summary="the engine of {{ $labels.release }} does not come up",
+    runbook="tunegate status gives the reason; the last lines of slots/RELEASE/vllm.log in TUNEGATE_HOME give the cause",
+    signals=('tunegate_slot_state{state="failed"}',),
+    cases=(
+        Case("failed", {_slot("clinic-2", "failed"): "1x10"}, "5m", ({"release": "clinic-2"},)),
+        Case("starting", {_slot("clinic-2", "failed"): "0x10"}, "5m"),
+    ),
+)
+
+ENGINE_UNSEEN = Alert(
+    name="TunegateEngineUnseen",
+    expr=queries_engine.ENGINE_UNSEEN.expr,
+    hold="5m",
+    severity="ticket",
+    summary="the engine of {{ $labels.release }} serves, and Prometheus does not see its metrics",
+    runbook="does Prometheus run on the gateway's machine? curl 127.0.0.1:8080/metrics/slots lists the engines it should scrape",
+    signals=(_STATES, queries_engine.ENGINES_UP.expr),
+    cases=(
+        Case("not scraped", {_slot("clinic-1", "ready"): "1x15"}, "10m", ({"release": "clinic-1"},)),
+        Case("scraped", {_slot("clinic-1", "ready"): "1x15", _SCRAPED: "1x15"}, "10m"),
+        Case("starting", {_slot("clinic-1", "ready"): "0x15"}, "10m"),
+    ),
+)
+
+CANARY_FAILING = Alert(
+    name="TunegateCanaryFailing",
+    expr=(
+        f"{queries.CANARY_ERROR_RATIO.over('5m')} > {CANARY_ERROR_LIMIT:g}\n"
+        f"and on (release) {queries.REQUESTS_OF_RELEASE.over('5m')} >= {MIN_CANARY_REQUESTS}"
+    ),
+    hold="1m",
+    severity="page",
+    summary="{{ $labels.release }}, tried on a part of the traffic, fails more than 2 % of its requests",
+    runbook="a rollout takes it back by itself; if it goes on, tunegate rollback NAME; then read slots/RELEASE/vllm.log",
+    signals=(
+        queries.CANARY_ERROR_RATIO.over("5m"),
+        queries.REQUESTS_OF_RELEASE.over("5m"),
+    ),
+    cases=(
+        Case("5 % fail", {_CANARY: "1x15"} | _asked("clinic-2", ok=19, server_error=1), "10m", ({"release": "clinic-2"},)),
+        Case(
+            "the champion fails, the canary does not",
+            {_CANARY: "1x15", _CHAMPION: "1x15"} | _asked("clinic-1", ok=19, server_error=9) | _asked("clinic-2", ok=20, server_error=0),
+            "10m",
+        ),
+        Case("too few requests to judge", {_CANARY: "1x15"} | _asked("clinic-2", ok=1, server_error=1), "10m"),
+        Case("no canary", {_CHAMPION: "1x15"} | _asked("clinic-1", ok=19, server_error=9), "10m"),
+    ),
+)
+
+ROLLED_BACK = Alert(
+    name="TunegateRolledBack",
+    expr=f"{queries.ROLLBACKS.over('10m')} > 0",
+    hold="0m",
+    severity="ticket",
+    summary="a release of {{ $labels.public_name }} was taken back within the last 10 minutes",
+    runbook="tunegate show RELEASE says who or what did it and why; the champion before it answers, callers need nothing",
+    signals=(queries.ROLLBACKS.over("10m"),),
+    cases=(
+        Case(
+            "one more than before",
+            {'tunegate_release_transitions_total{public_name="clinic",to="rolled_back"}': "0x5 1x10"},
+            "8m",
+            ({"public_name": "clinic"},),
+        ),
+        Case("a promotion", {'tunegate_release_transitions_total{public_name="clinic",to="live"}': "0x5 1x10"}, "8m"),
+        Case("long ago", {'tunegate_release_transitions_total{public_name="clinic",to="rolled_back"}': "3x30"}, "20m"),
+    ),
+)
+
+GATEWAY_DOWN = Alert(
+    name="TunegateGatewayDown",
+    expr=queries.GATEWAY_DOWN.expr,
+    hold="1m",
+    severity="page",
+    summary="the gateway at {{ $labels.instance }} does not answer",
+    runbook="is tunegate serve running? the end of serve.log in TUNEGATE_HOME says why it stopped",
+    signals=('up{job="tunegate"}',),
+    cases=(
+        Case("down", {_UP: "0x10"}, "5m", ({"job": "tunegate", "instance": "g"},)),
+        Case("up", {_UP: "1x10"}, "5m"),
+    ),
+)
+
+SERVING = (CHAMPION_DOWN, NO_CHAMPION, SLOT_FAILED, ENGINE_UNSEEN, CANARY_FAILING, ROLLED_BACK, GATEWAY_DOWN)

@@ -155,13 +155,6 @@ JUDGED_REQUESTS = Query(
     "requests",
     "How many requests the overall error ratio rests on",
 )
-TIMED_REQUESTS = Query(
-    "timed_requests",
-    f"sum by (release) (increase(tunegate_request_duration_seconds_count[{WINDOW}]))",
-    "short",
-    "{{release}}",
-    "How many requests a release's latency rests on",
-)
 UPSTREAM_ERRORS = Query(
     "upstream_errors",
     f"sum by (kind) (rate(tunegate_upstream_errors_total[{WINDOW}]))",

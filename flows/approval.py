@@ -1,9 +1,12 @@
 """Approving a waiting release and promoting an approved one, from outside a run. Next: `promotion.py`."""
 
+import getpass
 import os
+import socket
 from pathlib import Path
 
 from flows.serving_control import ensure_server, open_registry
+from serving.approval_terms import Signer
 from serving.errors import EvidenceMismatch
 from serving.lifecycle import State
 from serving.records import Release
@@ -11,8 +14,15 @@ from serving.registry import Registry
 from serving.settings import Settings
 
 
-def approve_release(registry: Registry, release_id: str, name: str, comment: str, digest: str | None) -> Release:
-    """Approve what was submitted; with `digest`, only if the evidence digest starts with it.
+def this_account() -> str:
+    """The account of this machine that vouches for a name given on a command line."""
+    return f"os:{getpass.getuser()}@{socket.gethostname()}"
+
+
+def approve_release(
+    registry: Registry, release_id: str, name: str, comment: str, digest: str | None, *, account: str = "", emergency: str | None = None
+) -> Release:
+    """Sign what was submitted; with `digest`, only if the evidence digest starts with it; with `emergency`, alone and for that reason.
 
     Raises:
         EvidenceMismatch: it does not.
@@ -28,7 +38,9 @@ def approve_release(registry: Registry, release_id: str, name: str, comment: str
         )
     if release.state is State.APPROVED:
         return release  # approved before, promoted now
-    return registry.approve(release_id, evidence, name, comment)
+    if emergency is not None:
+        return registry.approvals.override(release_id, evidence, Signer(name, account), emergency)
+    return registry.approve(release_id, evidence, name, comment, account)
 
 
 def promote_release(settings: Settings, release_id: str, actor: str) -> Release:

@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from flows.audit_cli import audit_app
+from flows.care_cli import add_to as add_care_to
 from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from flows.gate_cli import gate_app
@@ -37,11 +40,13 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 data_app = typer.Typer(no_args_is_help=True, help="Look through data before it is trained on.")
 app.add_typer(data_app, name="data")
-app.add_typer(registry_app, name="registry")
-add_rollout_to(app)
 app.add_typer(rules_app, name="rules")
 app.add_typer(gate_app, name="gate")
 app.add_typer(review_app, name="review")
+app.add_typer(registry_app, name="registry")
+app.add_typer(audit_app, name="audit")
+add_care_to(app)
+add_rollout_to(app)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]
@@ -92,13 +97,14 @@ def validate(recipe: RecipePath) -> None:
 @app.command()
 def serve() -> None:
     """Serve every champion in the foreground: supervisor, vLLM slots, gateway and metrics. Ctrl-C drains and stops."""
+    from flows.prefect_events import prefect_outlets
     from serving.server import serve as serve_until_stopped
     from serving.settings import load_settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = load_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
-    serve_until_stopped(settings)
+    serve_until_stopped(settings, more_outlets=prefect_outlets(os.environ.get("PREFECT_API_URL")))
 
 
 @app.command()
@@ -160,18 +166,23 @@ def approve(
     as_name: Annotated[str, typer.Option("--as", help="your name; it is kept with the approval")],
     comment: Annotated[str, typer.Option(help="why, for those who read the history later")] = "",
     digest: Annotated[str | None, typer.Option(help="refuse unless the evidence digest starts with this")] = None,
+    emergency: Annotated[str | None, typer.Option(help="approve alone and late, for this reason; it is recorded and notified")] = None,
     promote: Annotated[bool, typer.Option(help="also give it the traffic now")] = True,
 ) -> None:
     """Approve a release that passed its gate, and promote it. The approval is bound to the digest of its evidence."""
-    from flows.approval import approve_release, promote_release
+    from flows.approval import approve_release, promote_release, this_account
     from flows.serving_control import open_registry
     from serving.settings import load_settings
 
     settings = load_settings()
     with open_registry(settings) as registry:
-        approved = approve_release(registry, release, as_name, comment, digest)
-        console.print(f"[green]✓[/] {release} approved by {plain(as_name)}, evidence {str(approved.evidence_digest)[:12]}", highlight=False)
-    if promote:
+        signed = approve_release(registry, release, as_name, comment, digest, account=this_account(), emergency=emergency)
+        missing = registry.approvals.standing(release).missing
+        said = "signed" if missing else "approved"
+        console.print(f"[green]✓[/] {release} {said} by {plain(as_name)}, evidence {str(signed.evidence_digest)[:12]}", highlight=False)
+    if missing:
+        console.print(f"{release} waits for {missing} more", highlight=False)
+    elif promote:
         live = promote_release(settings, release, as_name)
         console.print(f"[green]✓[/] {live.id} is {live.state}", highlight=False)
 
@@ -183,11 +194,12 @@ def reject(
     reason: Annotated[str, typer.Option(help="why")] = "rejected by hand",
 ) -> None:
     """Reject a candidate or a waiting release, for good."""
+    from flows.approval import this_account
     from flows.serving_control import open_registry
     from serving.settings import load_settings
 
     with open_registry(load_settings()) as registry:
-        rejected = registry.reject(release, as_name, reason)
+        rejected = registry.reject(release, as_name, reason, this_account())
         registry.release_slot(release)
     console.print(f"{rejected.id} is {rejected.state}", highlight=False)
 

@@ -15,7 +15,7 @@ from rich.prompt import Prompt as Question
 
 from evaluation.records import Outcome
 from evaluation.suite_union import load_suites
-from flows.approval import use_own_prefect
+from flows.approval import this_account, use_own_prefect
 from flows.asking import temporary_key
 from flows.display import Display, plain
 from flows.errors import DONE, NOT_PASSED, SwitchFailed
@@ -93,9 +93,12 @@ def _approval(console: Console, registry: Registry, judged: Judged, approve_as: 
         name = Question.ask("Approve with your name (empty: not now)", console=console, default="", show_default=False).strip() or None
     if name is None:
         return release
-    approved = registry.approve(release.id, release.evidence_digest, name, "approved at the end of the run")
-    console.print(f"[green]✓[/] approved by {plain(name)}", highlight=False)
-    return approved
+    signed = registry.approve(release.id, release.evidence_digest, name, "approved at the end of the run", this_account())
+    missing = registry.approvals.standing(release.id).missing
+    console.print(f"[green]✓[/] {'signed' if missing else 'approved'} by {plain(name)}", highlight=False)
+    if missing:
+        console.print(f"{release.id} waits for {missing} more", highlight=False)
+    return signed
 
 
 def _switch_under_load(

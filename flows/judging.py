@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.aggregates import METRICS
 from evaluation.client import Endpoint
 from evaluation.gate import decide
 from evaluation.lm_eval_tasks import forgetting_terms
@@ -22,12 +23,14 @@ from evaluation.review_votes import RESULT_FOLDER
 from evaluation.scoring import load_reference_tools, score_endpoint
 from evaluation.suite import load_suite
 from evaluation.suite_union import load_suites
+from flows.approval_section import risks
 from flows.cases import Case, case_folder, evidence_of
 from flows.errors import ParityBroken
 from flows.rendering import compare, in_words, require, weights_of
 from flows.serving_control import ensure_server, start_slot
 from flows.stages import Finished, Line, base_folder
 from flows.timing import Timed, timed
+from serving.approvals import Asked
 from serving.artefact import verify_artefact
 from serving.lifecycle import State
 from serving.line_log import Step
@@ -163,7 +166,7 @@ def gate(
         line.registry.release_slot(release.id)
         release = register(line, merged)
     if release.state is State.CANDIDATE:
-        release = _move_on(line, release, verdict, parity, report, review)
+        release = _move_on(line, release, verdict, parity, report, review, (candidate.record, against))
     case = Case(
         created_at=verdict.created_at,
         release=release.id,
@@ -270,9 +273,32 @@ def _review(line: Line, candidate: Scorecard, champion: Scorecard | None) -> Rev
     return ReviewResult.read(folder) if (folder / RECORD_NAME).exists() else None
 
 
-def _move_on(line: Line, release: Release, verdict: Verdict, parity: ParityReport, report: Path, review: ReviewResult | None) -> Release:
+def _submit(line: Line, release: Release, evidence: str, report: Path, cards: tuple[Scorecard, Scorecard | None]) -> Release:
+    """Ask for signatures; where every risk bound of the recipe is kept, for none."""
+    approval, (candidate, champion) = line.recipe.approval, cards
+    asked = Asked(approval.terms, line.recipe.digest, line.recipe_path)
+    waiting = line.registry.submit(release.id, evidence, report, line.requester, asked)
+    if approval.auto is None:
+        return waiting
+    better = {name: metric.higher_is_better for name, metric in METRICS.items()}
+    found = risks(approval.auto, candidate.metrics, champion.metrics if champion else None, better)
+    if found:
+        line.display.say(f"  {release.id} is not approved by its recipe alone: {'; '.join(found)}")
+        return waiting
+    return line.registry.approvals.grant_by_policy(release.id, evidence, approval.auto.model_dump(mode="json"))
+
+
+def _move_on(
+    line: Line,
+    release: Release,
+    verdict: Verdict,
+    parity: ParityReport,
+    report: Path,
+    review: ReviewResult | None,
+    cards: tuple[Scorecard, Scorecard | None],
+) -> Release:
     if verdict.promotes and line.recipe.purpose == "production":
-        return line.registry.submit(release.id, evidence_digest(release.model_digest, verdict, parity), report, line.requester)
+        return _submit(line, release, evidence_digest(release.model_digest, verdict, parity), report, cards)
     if waits_for_review(verdict, review) and line.recipe.purpose == "production":
         line.registry.release_slot(release.id)
         line.display.say(f"  {release.id} waits for human review: tunegate review create {release.id} --reviewer NAME")

@@ -15,12 +15,14 @@ from pydantic import SecretStr
 from evaluation.parity_records import ParityReport
 from evaluation.records import Verdict
 from flows.display import Display, make_console
-from flows.errors import ServingFailed
+from flows.errors import RecipeError, ServingFailed
 from flows.judging import PARITY_FOLDER, evidence_digest
+from flows.recipe import load_recipe
 from flows.rollout import has_steps, start_and_follow
 from flows.serving_control import open_registry, start_slot
 from flows.timing import timed
 from serving import releases
+from serving.approvals import Standing
 from serving.artefact import verify_artefact
 from serving.errors import EvidenceMismatch
 from serving.records import Release
@@ -54,6 +56,26 @@ def check_evidence(release: Release) -> str:
     return found
 
 
+def check_recipe(approval: Standing, release: Release) -> None:
+    """Let a release pass whose recipe still says what it said when its approval was asked for.
+
+    Raises:
+        EvidenceMismatch: the recipe was changed, or is gone.
+    """
+    if approval.recipe_path is None:
+        return  # submitted by code, not from a file
+    try:
+        found = load_recipe(approval.recipe_path).digest
+    except RecipeError as error:
+        found = error.what
+    if found != approval.recipe_digest:
+        raise EvidenceMismatch(
+            f"{release.id} was made by recipe {(approval.recipe_digest or 'none')[:12]}; {approval.recipe_path} is another one now",
+            why="what was approved would be promoted under terms that nobody has seen",
+            do=f"put the recipe back, or: tunegate reject {release.id} --as NAME, and run the new one",
+        )
+
+
 @dataclass(frozen=True)
 class Switchboard:
     """What a promotion needs: where releases are kept, how slots are reached, and who is told."""
@@ -78,6 +100,8 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
         PromotionEnded: a step did not pass.
     """
     releases.check_approved(release)
+    board.registry.approvals.check_still_holds(release.id)
+    check_recipe(board.registry.approvals.standing(release.id), release)
     with timed(board.settings.home, release.public_name, "promote"):
         evidence = check_evidence(release)
         with board.display.stage(f"start {release.id}") as shown:

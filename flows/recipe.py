@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evaluation.config import EvaluationSection, GateSection
 from evaluation.documents import Document, explain, read_yaml
+from flows.approval_section import ApprovalSection
 from flows.errors import RecipeError
 from serving.config import ServingSection
 from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, SftSection
@@ -34,6 +35,7 @@ class Recipe(Section):
     merge: MergeSection
     evaluation: EvaluationSection
     gate: GateSection
+    approval: ApprovalSection = Field(default=ApprovalSection(), description="who has to approve what passed the gate")
     serving: ServingSection
 
     @model_validator(mode="after")

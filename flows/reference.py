@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic_settings import BaseSettings
+
 from evaluation.aggregates import METRICS
 from evaluation.config import MetricName
 from evaluation.records import Scorecard, Verdict
 from flows.recipe import Recipe
+from serving.notify_settings import NotifySettings
 from serving.settings import Settings
 from training.atomic import write_text
 from training.errors import TunegateError
@@ -25,6 +28,7 @@ from training.records import Record
 BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
 RECIPES_PAGE, SETTINGS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md")
 METHODS_PAGE, RECORDS_PAGE = Path("training/README.md"), Path("evaluation/README.md")
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, NotifySettings)
 RECORDS: tuple[type[Record], ...] = (Scorecard, Verdict)
 
 _Schema = Mapping[str, Any]
@@ -50,10 +54,12 @@ def recipe_keys() -> tuple[Key, ...]:
 
 
 def setting_keys() -> tuple[Key, ...]:
-    """Every environment variable, in the order of `Settings`."""
-    prefix = str(Settings.model_config["env_prefix"])
-    found = _keys(Settings.model_json_schema(), "")
-    return tuple(Key(prefix + key.name.upper(), key.type, key.default, key.bounds, key.description) for key in found)
+    """Every environment variable, in the order of `SETTINGS`."""
+    return tuple(
+        Key(f"{kind.model_config['env_prefix']}{key.name.upper()}", key.type, key.default, key.bounds, key.description)
+        for kind in SETTINGS
+        for key in _keys(kind.model_json_schema(), "")
+    )
 
 
 def record_fields(record: type[Record]) -> tuple[Key, ...]:

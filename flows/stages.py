@@ -52,6 +52,7 @@ class Line:
     requester: str
     run: Callable[[StageRequest, Report], None]
     tasks: TaskHost = field(default_factory=TaskHost)
+    recipe_path: Path | None = None
 
     def folder(self, stage: str, inputs: Mapping[str, object]) -> Path:
         """The folder of a stage with these inputs."""
@@ -68,15 +69,17 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
 
     Raises:
         RecipeError: the recipe cannot be used.
+        RunUnderWay: another process runs it.
     """
-    settings, read = load_settings(), load_recipe(recipe)
+    settings, loaded = load_settings(), load_recipe(recipe)
     with (
-        timed(settings.home, read.serving.public_name, "retrain"),
+        timed(settings.home, loaded.serving.public_name, "retrain"),
         open_registry(settings) as registry,
+        registry.runs.held(loaded.name, requester),
         StageRunner() as runner,
         TaskHost(settings.home / LM_EVAL_LOG) as tasks,
     ):
-        yield Line(read, settings, registry, Display(make_console()), requester, runner.run, tasks)
+        yield Line(loaded, settings, registry, Display(make_console()), requester, runner.run, tasks, recipe.absolute())
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:

@@ -8,7 +8,10 @@ TunegateError
 ├── TransitionRefused                 the release is not in a state from which this is allowed   exit 1
 │   ├── EvidenceMismatch              what was approved is not what is there
 │   ├── ChampionChanged               judged against another release than the one in production
-│   └── NoChampion                    nothing in production, or nothing to go back to
+│   ├── NoChampion                    nothing in production, or nothing to go back to
+│   ├── RunUnderWay                   another live process runs the same recipe
+│   ├── ApprovalExpired               it was approved, or has waited, for too long
+│   └── ApproverRefused               the terms of the recipe want somebody else to sign
 ├── SlotError                         an engine process that did not come up
 └── ServerError                       the gateway cannot start
     ├── PortInUse
@@ -50,8 +53,20 @@ class NoChampion(TransitionRefused):
     """The public name has nothing in production, or nothing to go back to."""
 
 
+class ApprovalExpired(TransitionRefused):
+    """The release has waited for its approval for too long, or its approval has waited to be used."""
+
+
+class ApproverRefused(TransitionRefused):
+    """The terms under which this release may be approved do not allow this person's signature."""
+
+
 class SlotError(TunegateError):
     """An engine process did not come up, or its artefact may not be served."""
+
+
+class RunUnderWay(TransitionRefused):
+    """Another live process runs the same recipe, or holds off every run."""
 
 
 class ServerError(TunegateError):

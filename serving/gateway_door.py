@@ -9,11 +9,10 @@ import asyncio
 import socket
 import ssl
 from time import monotonic
-from typing import cast
+from typing import Protocol, cast
 
 from serving.errors import SettingsError
-from serving.gateway import Gateway
-from serving.gateway_connection import CallerConnection, WireLimits
+from serving.gateway_connection import CallerConnection, Desk, WireLimits
 from serving.settings import Settings
 
 _SWEEP_S = 0.1
@@ -23,10 +22,22 @@ _FULL = b'{"error":{"message":"too many connections","type":"server_error","para
 _FULL_HEAD = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
 
 
+class House(Desk, Protocol):
+    """What is behind the door: a desk that must be told the time, and the end."""
+
+    def sweep(self, now_s: float) -> None:
+        """Look at the clock for everything that waits."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
 class Door:
     """The gateway's listening side, in one event loop."""
 
-    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+    def __init__(self, gateway: "House", settings: Settings) -> None:
         self._gateway, self._most = gateway, settings.max_connections
         self._limits = WireLimits(
             settings.max_head_bytes, settings.max_body_bytes, settings.head_timeout_s, settings.body_timeout_s, _KEEP_ALIVE_S

@@ -4,6 +4,7 @@ An empty SQLite file is filled from the tables as they are now; a test proves th
 Knows nothing of what the rows mean. Next: `migrations/versions/`, one file for each revision.
 """
 
+import io
 import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Upgraded:
 def create(connection: Connection) -> None:
     """Fill an empty database with the newest tables."""
     metadata.create_all(connection)
-    add_triggers(connection)
+    for table in ("transitions", "audit_log"):
+        add_triggers(connection, table)
     connection.execute(insert(generation).values(value=0))
     command.stamp(_config(connection), "head")
 
@@ -79,6 +81,6 @@ def check(url: str) -> str:
 
 
 def _config(connection: Connection) -> Config:
-    config = Config(attributes={"connection": connection})
+    config = Config(attributes={"connection": connection}, stdout=io.StringIO())
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     return config

@@ -13,16 +13,23 @@ from typing import Self
 from pydantic import SecretStr
 from sqlalchemy import Connection, select
 
-from serving import fleet, keys, releases, rollout_rows, tables
+from serving import approvals, fleet, keys, releases, rollout_rows, tables
+from serving.approval_book import ApprovalBook
+from serving.approval_terms import Signer
+from serving.approvals import Asked
 from serving.config import ServingSection
 from serving.database import Database, Watch
 from serving.errors import NoChampion, TransitionRefused
 from serving.history import Audit, audit
 from serving.keys import KeyInfo, KeyTerms, Scope
 from serving.lifecycle import State
+from serving.notifier import Notifier
 from serving.records import Release, RolloutStatus, ServerInfo, SlotInfo, Snapshot, Transition
 from serving.releases import Step
 from serving.rollout_book import RolloutBook
+from serving.run_book import RunBook
+
+_PLAIN = Asked()
 
 
 def utc_now() -> datetime:
@@ -41,6 +48,8 @@ class Registry:
         self._database = Database(url.get_secret_value() if isinstance(url, SecretStr) else url)
         self.now = now
         self.rollouts = RolloutBook(self._database, now)
+        self.runs = RunBook(self._database, now)
+        self.approvals = ApprovalBook(self._database, now)
 
     def __enter__(self) -> Self:
         return self
@@ -151,34 +160,25 @@ class Registry:
             releases.add(connection, candidate)
             return candidate
 
-    def submit(self, release_id: str, evidence_digest: str, report_path: Path | None, actor: str) -> Release:
-        """candidate → awaiting_approval, with the evidence a person is asked to sign and the champion it was judged against."""
+    def submit(self, release_id: str, evidence_digest: str, report_path: Path | None, actor: str, asked: Asked = _PLAIN) -> Release:
+        """candidate → awaiting_approval, with the evidence that people are asked to sign, the terms, and the champion of that moment."""
         with self._database.write() as connection:
             release = releases.one(connection, release_id)
             releases.attach_evidence(connection, release, evidence_digest, report_path)
             step = Step(State.AWAITING_APPROVAL, actor, "submitted for approval", self.now(), evidence_digest)
-            return releases.take(connection, release, step)
+            waiting = releases.take(connection, release, step)
+            approvals.request(connection, waiting, asked, actor, self.now())
+            return waiting
 
-    def reject(self, release_id: str, actor: str, reason: str) -> Release:
+    def reject(self, release_id: str, actor: str, reason: str, account: str = "") -> Release:
         """candidate, awaiting_approval or approved → rejected, for good."""
         with self._database.write() as connection:
-            return releases.take(connection, releases.one(connection, release_id), Step(State.REJECTED, actor, reason, self.now()))
+            step = Step(State.REJECTED, actor, reason, self.now(), account=account)
+            return releases.take(connection, releases.one(connection, release_id), step)
 
-    def approve(self, release_id: str, evidence_digest: str, approver: str, comment: str = "") -> Release:
-        """awaiting_approval → approved.
-
-        Raises:
-            EvidenceMismatch: the digest is not the one that was submitted.
-        """
-        with self._database.write() as connection:
-            release = releases.one(connection, release_id)
-            if release.state is State.CANARY:  # it goes back to approved when it is withdrawn, not by a second signature
-                raise TransitionRefused(
-                    f"{release_id} is a canary, and was approved before", do=f"tunegate rollout status {release.public_name}"
-                )
-            if release.state is State.AWAITING_APPROVAL:
-                releases.check_evidence(release, evidence_digest)
-            return releases.take(connection, release, Step(State.APPROVED, approver, comment, self.now(), evidence_digest))
+    def approve(self, release_id: str, evidence_digest: str, approver: str, comment: str = "", account: str = "") -> Release:
+        """Sign the evidence; with the last signature that its terms ask for, awaiting_approval → approved. See `ApprovalBook.sign`."""
+        return self.approvals.sign(release_id, evidence_digest, Signer(approver, account), comment)
 
     def promote(self, release_id: str, evidence_digest: str, actor: str) -> Release:
         """approved → live without a canary, and the champion before it → retired, in one transaction.
@@ -186,12 +186,14 @@ class Registry:
         Raises:
             TransitionRefused: not approved, or another release of this name is a canary.
             EvidenceMismatch: the digest is not the one that was approved.
+            ApprovalExpired: it was approved too long ago.
             ChampionChanged: another release than the one it was judged against is in production.
         """
         with self._database.write() as connection:
             release = releases.one(connection, release_id)
             releases.check_approved(release)
             releases.check_evidence(release, evidence_digest)
+            approvals.check_still_holds(connection, release, self.now())
             champion = releases.champion(connection, release.public_name)
             releases.check_judged_against(release, champion)
             self._end_watch(connection, release)
@@ -295,6 +297,10 @@ class Registry:
         """The live server; None when its last heartbeat is older than 5 s."""
         with self._database.read() as connection:
             return fleet.live_server(connection, self.now())
+
+    def notifier(self, attempts: int) -> Notifier:
+        """Who tells outlets what the audit log has to say."""
+        return Notifier(self._database, self.now, attempts)
 
     # Keys.
 

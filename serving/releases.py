@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, func, insert, select, type_coerce, update
 
+from serving.audit_log import STEP, Entry, append
 from serving.errors import ChampionChanged, EvidenceMismatch, TransitionRefused, UnknownRelease
 from serving.history import START, Line, Linked, sha256_of
 from serving.lifecycle import FINISHED, State, check
@@ -27,6 +28,7 @@ class Step:
     reason: str
     at: datetime
     evidence_digest: str | None = None
+    account: str = ""
 
 
 def one(connection: Connection, release_id: str) -> Release:
@@ -236,3 +238,5 @@ def _remember(connection: Connection, release_id: str, before: State | None, ste
             sha256=sha256_of(line),
         )
     )
+    facts = {"step": number, "step_sha256": sha256_of(line), "from": state, "public_name": one(connection, release_id).public_name}
+    append(connection, Entry(f"{STEP}{step.to}", release_id, step.actor, step.at, step.reason, step.account, step.evidence_digest, facts))

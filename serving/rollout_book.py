@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from serving import releases, rollout_rows
+from serving import approvals, releases, rollout_rows
 from serving.database import Database
 from serving.errors import NoChampion, TransitionRefused
 from serving.lifecycle import State
@@ -53,12 +53,14 @@ class RolloutBook:
 
         Raises:
             EvidenceMismatch: the digest is not the one that was approved.
+            ApprovalExpired: it was approved too long ago.
             ChampionChanged: another release than the one it was judged against is in production.
             TransitionRefused: not approved, no steps, no champion to compare with, or another rollout of this name goes on.
         """
         with self._database.write() as connection:
             release = releases.one(connection, release_id)
             champion = _ready_to_start(connection, release, evidence_digest)
+            approvals.check_still_holds(connection, release, self._now())
             releases.take(connection, release, Step(State.CANARY, actor, _words(release, 0), self._now(), evidence_digest))
             rollout_rows.begin(connection, _first_row(release, champion, actor, self._now(), lease_until))
             return _open(connection, release.public_name)

@@ -13,17 +13,23 @@ import os
 import signal
 import socket
 import uuid
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import psutil
 import uvloop
 
+from serving.admin_api import AdminDesk
+from serving.admin_door import WithAdmin
 from serving.engine import EngineCommand, engine_command
 from serving.errors import PortInUse, RegistryError, ServerError
 from serving.gateway import create_app
 from serving.gateway_door import Door
 from serving.keys import KeyRing
 from serving.metrics import GatewayMetrics
+from serving.notifier import watch_over
+from serving.notify_settings import load_notify_settings
+from serving.outlets import Outlet, outlets_of
 from serving.records import Release, ServerInfo, Snapshot
 from serving.registry import Registry, utc_now
 from serving.rollout_controller import RolloutController
@@ -38,19 +44,24 @@ from serving.upstream import Upstream
 _log = logging.getLogger(__name__)
 
 _BEAT_EVERY_S = 1.0
+_LOOK_FOR_DEAD_RUNS_S = 2.0
 _BACKLOG = 2048
 
 
-def serve(settings: Settings, command: Command | None = None) -> None:
+def serve(settings: Settings, command: Command | None = None, more_outlets: Sequence[Outlet] = ()) -> None:
     """Serve every champion of the registry until SIGTERM or SIGINT; returns when everything has stopped.
+
+    `more_outlets` are told what happens to releases, besides those of the settings.
 
     Raises:
         AlreadyServing: another live server looks after this registry.
         PortInUse: somebody else listens where the gateway should.
         RegistryError: the registry cannot be opened.
     """
+    notify = load_notify_settings()
     with Registry(settings.database_url) as registry:
-        uvloop.run(_serve(settings, registry, command or vllm_with(settings)))
+        notifier, outlets = registry.notifier(notify.attempts), (*outlets_of(notify), *more_outlets)
+        uvloop.run(_serve(settings, registry, command or vllm_with(settings), lambda: watch_over(notifier, outlets)))
 
 
 def vllm_with(settings: Settings) -> Command:
@@ -91,7 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(settings: Settings, registry: Registry, command: Command) -> None:
+async def _serve(settings: Settings, registry: Registry, command: Command, tell: Callable[[], list[asyncio.Task[None]]]) -> None:
     info = _server_info(settings)
     _forget_dead_server(registry)
     registry.beat(info)
@@ -106,7 +117,8 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
 
             view = View(table, ring, observe, lambda release_id: read_key(settings.slot_folder(release_id)))
             gateway = create_app(settings, table, ring, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
-            door, stop = Door(gateway, settings), asyncio.Event()
+            desk = WithAdmin(gateway, AdminDesk(registry), ring, metrics)
+            door, stop = Door(desk, settings), asyncio.Event()
             await refresh(registry, watch, view)
             surroundings = Surroundings(settings.home, metrics)
             await surroundings.look()
@@ -122,6 +134,8 @@ async def _serve(settings: Settings, registry: Registry, command: Command) -> No
                 asyncio.create_task(gateway.sample.run(), name="live sample"),
                 asyncio.create_task(teller.run(), name="tallies"),
                 _rollouts(registry),
+                *tell(),
+                asyncio.create_task(_bury_the_dead(registry), name="runs"),
             ]
             await door.open(listener)
             _log.info("gateway at %s:%d, registry %s", settings.host, settings.port, settings.home)
@@ -173,6 +187,17 @@ async def _beat(registry: Registry, info: ServerInfo) -> None:
         except RegistryError as error:
             # Callers are better off with a server nobody hears of than with none.
             _log.error("no heartbeat: %s", error)
+
+
+async def _bury_the_dead(registry: Registry) -> None:
+    """Runs whose process was killed are marked, and what they had started for their candidates is let go."""
+    while True:
+        await asyncio.sleep(_LOOK_FOR_DEAD_RUNS_S)
+        try:
+            for run in await asyncio.to_thread(registry.runs.bury_the_dead):
+                _log.warning("the run of %s (process %d) is gone; the next one goes on where it stopped", run.recipe_name, run.holder.pid)
+        except RegistryError as error:
+            _log.warning("nobody looked for dead runs: %s", error.what)
 
 
 def _stop_on_signal(stop: asyncio.Event) -> None:

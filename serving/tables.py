@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 from serving.lifecycle import State
 from serving.records import RolloutStatus, SlotState
 
-REVISION = "0002"
+REVISION = "0003"
 """What a registry must be at for this code to use it: the newest file in `migrations/versions/`."""
 
 metadata = MetaData()
@@ -94,6 +94,47 @@ transitions = Table(
     Column("previous_sha256", String(64), nullable=False, unique=True),
     Column("sha256", String(64), nullable=False, unique=True),
 )
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(40), nullable=False),
+    Column("subject", String(120), nullable=False, index=True),
+    Column("actor", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence_digest", String(64)),
+    Column("facts", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("previous_sha256", String(64), nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+)
+outlets = Table(
+    "outlets",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("told", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UtcTime, nullable=False),
+)
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("recipe_name", Text, nullable=False),
+    Column("requester", Text, nullable=False),
+    Column("hostname", Text, nullable=False),
+    Column("boot_id", String(64), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started", String(32), nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("beat_at", UtcTime, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("ended_at", UtcTime),
+)
+_under_way = text("ended_at IS NULL")
+Index("one_run", runs.c.recipe_name, unique=True, sqlite_where=_under_way, postgresql_where=_under_way)
 
 slot_leases = Table(
     "slot_leases",

@@ -144,7 +144,8 @@ def _weights(folder: Path, says: str) -> Any:
 
 def open_small_line(recipe: Path, settings: Settings, registry: Registry, stages: QuickStages | None = None) -> Line:
     """A line whose stages cost nothing and whose display prints into a string."""
-    return Line(load_recipe(recipe), settings, registry, Display(quiet_console()), "ann", stages or QuickStages())
+    display, run = Display(quiet_console()), stages or QuickStages()
+    return Line(load_recipe(recipe), settings, registry, display, "ann", run, recipe_path=recipe)
 
 
 def quiet_console(width: int = 200) -> Console:

@@ -21,9 +21,11 @@ _USER = "tunegate"
 _DATABASE = "registry"
 _EMPTIED = """
     ALTER TABLE transitions DISABLE TRIGGER USER;
-    TRUNCATE releases, transitions, slot_leases, rollouts, tallies, shadows, slots, server, api_keys;
+    ALTER TABLE audit_log DISABLE TRIGGER USER;
+    TRUNCATE audit_log, outlets, runs, releases, transitions, slot_leases, rollouts, tallies, shadows, slots, server, api_keys;
     UPDATE generation SET value = 0;
     ALTER TABLE transitions ENABLE TRIGGER USER;
+    ALTER TABLE audit_log ENABLE TRIGGER USER;
 """
 
 

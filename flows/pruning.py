@@ -1,0 +1,159 @@
+"""Makes room: folders of old runs that nothing needs any more, by a policy that errs on the side of keeping.
+
+Kept are the champion, the release that a rollback would bring back, whatever is a candidate, waits, is approved or is a canary, whatever
+has a slot, all that these were made of and judged by, everything of a recipe that runs, and the newest of each stage. Evidence (verdicts,
+cases, reviews) and base models are never removed. A folder is first moved aside in one step and then removed, so a kill leaves each
+either whole or in `trash`, which the next pruning empties. Next: `stages.py`, which makes the folders.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.cases import case_folder, read_case
+from serving.lifecycle import State
+from serving.records import Release
+from serving.registry import Registry
+from serving.run_leases import EVERYTHING
+from training.errors import RecordError
+from training.records import RECORD_NAME, AdapterArtifact, MergedModel
+
+STAGES = ("prepare", "sft", "preference", "merge", "render")
+TRASH = "trash"
+_NEEDED = frozenset({State.CANDIDATE, State.AWAITING_APPROVAL, State.APPROVED, State.CANARY, State.LIVE})
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A folder that is not needed. `size_bytes` is what its files take."""
+
+    path: Path
+    size_bytes: int
+    why: str
+
+
+def prune(home: Path, registry: Registry, keep: int, who: str, *, dry_run: bool) -> tuple[Removal, ...]:
+    """Remove what `removals` finds; with `dry_run`, only say so. No run may start meanwhile.
+
+    Raises:
+        RunUnderWay: another pruning is at work.
+    """
+    if dry_run:
+        return removals(home, registry, keep)
+    with registry.runs.held(EVERYTHING, who):
+        _empty_trash(home)
+        found = removals(home, registry, keep)
+        for each in found:
+            _remove(home, each.path)
+        return found
+
+
+def removals(home: Path, registry: Registry, keep: int) -> tuple[Removal, ...]:
+    """What may go, largest first."""
+    running = {run.recipe_name for run in registry.runs.under_way()} - {EVERYTHING}
+    needed = needed_folders(home, registry)
+    found = []
+    for recipe in _folders(home / "runs"):
+        if recipe.name not in running:
+            for stage in STAGES:
+                found += _old(recipe.glob(f"{stage}-*"), keep, needed, f"a {stage} that no release in use was made of")
+            found += [_removal(each, "the stage is finished") for each in _spent_checkpoints(recipe)]
+    if not running:  # any run may be reading any scorecard
+        found += _old((home / "scorecards").glob("*"), keep, needed, "a scorecard that no release in use was judged by")
+    return tuple(sorted(found, key=lambda each: (-each.size_bytes, each.path)))
+
+
+def needed_folders(home: Path, registry: Registry) -> frozenset[Path]:
+    """Folders that a release in use serves from, was made of, or was judged by."""
+    found = set[Path]()
+    for release in _in_use(registry):
+        found.add(release.model_dir)
+        found |= _judged_by(home, release)
+        found |= _made_of(release.model_dir)
+    return frozenset(path.resolve() for path in found)
+
+
+def _in_use(registry: Registry) -> Iterable[Release]:
+    snapshot = registry.snapshot()
+    back = {target.id for name in registry.public_names() if (target := registry.rollback_target(name)) is not None}
+    held = {slot.release_id for slot in snapshot.slots} | snapshot.leases.keys() | {each.champion_id for each in snapshot.rollouts}
+    return [each for each in snapshot.releases if each.state in _NEEDED or each.id in back | held]
+
+
+def _judged_by(home: Path, release: Release) -> set[Path]:
+    if not (case_folder(home, release.id) / RECORD_NAME).exists():
+        return set()
+    case = read_case(home, release.id)
+    return {case.candidate, case.merged, case.dataset, *([case.champion] if case.champion else [])}
+
+
+def _made_of(model: Path) -> set[Path]:
+    """The adapter that a merged model was folded from, the adapter which that one was trained on from, and so on."""
+    try:
+        wanted: str | None = MergedModel.read(model).adapter_digest
+    except (RecordError, OSError):  # a base model, or one that is gone
+        return set()
+    found, adapters = set[Path](), dict[str, tuple[Path, str | None]]()
+    for folder in (*model.parent.glob("preference-*"), *model.parent.glob("sft-*")):
+        try:
+            record = AdapterArtifact.read(folder)
+        except (RecordError, OSError):
+            found.add(folder)  # what cannot be read cannot be told apart from what is needed
+        else:
+            adapters[record.digest] = folder, record.parent_digest
+    while wanted in adapters:
+        folder, wanted = adapters.pop(wanted)
+        found.add(folder)
+    return found
+
+
+def _old(folders: Iterable[Path], keep: int, needed: frozenset[Path], why: str) -> list[Removal]:
+    """All but the newest `keep` and what is needed."""
+    newest_first = sorted(
+        (each for each in folders if _is_folder(each)), key=lambda each: (each.stat().st_mtime_ns, each.name), reverse=True
+    )
+    return [_removal(each, why) for each in newest_first[keep:] if each.resolve() not in needed]
+
+
+def _spent_checkpoints(recipe: Path) -> list[Path]:
+    """Checkpoints of stages that are finished: nobody resumes from them."""
+    return [path for path in recipe.glob(f"*/{_CHECKPOINTS}") if _is_folder(path) and (path.parent / RECORD_NAME).exists()]
+
+
+def _removal(path: Path, why: str) -> Removal:
+    return Removal(path, sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names), why)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _remove(home: Path, path: Path) -> None:
+    """Move aside, then remove: nobody ever sees half of it."""
+    aside = home / TRASH / uuid.uuid4().hex
+    aside.parent.mkdir(exist_ok=True)
+    path.rename(aside)
+    for beside in (path.with_name(f"{path.name}.log"), path.with_name(f"{path.name}.request.json")):
+        beside.unlink(missing_ok=True)
+    shutil.rmtree(aside)
+
+
+def _empty_trash(home: Path) -> None:
+    for left in _folders(home / TRASH):
+        shutil.rmtree(left)
+
+
+def _folders(parent: Path) -> Sequence[Path]:
+    return sorted(each for each in parent.iterdir() if _is_folder(each)) if parent.is_dir() else []
+
+
+def _is_folder(path: Path) -> bool:
+    """A link leads out of what is ours."""
+    return path.is_dir() and not path.is_symlink()

@@ -1,0 +1,149 @@
+"""Which runs are under way: one for each recipe, held by a process that is known to live.
+
+On its own machine a run lives while its process does: the same boot, process id and start, so no clock is asked and a killed run makes
+room at once. On another machine it lives while its heartbeat is fresh. SQL on one connection; next: `run_book.py`.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import Connection, insert, select, update
+
+from serving import fleet
+from serving.audit_log import Entry, append
+from serving.errors import RunUnderWay
+from serving.lifecycle import State
+from serving.tables import releases, runs
+
+EVERYTHING = "*"
+"""The name under which something holds off every run, as pruning does."""
+BEAT_S = 5.0
+_FRESH = timedelta(seconds=60)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease."""
+
+    hostname: str
+    boot_id: str
+    pid: int
+    process_started: str
+
+    def lives_here(self) -> bool:
+        """Whether exactly this process runs on this machine."""
+        return started(self.pid) == self.process_started
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the registry knows it."""
+
+    id: str
+    recipe_name: str
+    requester: str
+    holder: Holder
+    started_at: datetime
+    beat_at: datetime
+
+
+def this_process() -> Holder:
+    """The holder that this process would be."""
+    return Holder(socket.gethostname(), boot_id(), os.getpid(), started(os.getpid()) or "")
+
+
+def boot_id() -> str:
+    """Differs after each start of the machine."""
+    return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else f"{psutil.boot_time():.0f}"
+
+
+def started(pid: int) -> str | None:
+    """When a process started, in ticks since boot where the kernel tells; None when there is none, or only its remains."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        stat = Path(f"/proc/{pid}/stat")
+        # The name of a process may hold blanks and brackets; the fields after its last bracket do not.
+        return (
+            stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+            if stat.exists()
+            else f"{process.create_time():.2f}"
+        )
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def lives(run: Run, here: Holder, now: datetime) -> bool:
+    """Whether the run's process can still be at work."""
+    if run.holder.hostname != here.hostname:
+        return abs(now - run.beat_at) < _FRESH
+    return run.holder.boot_id == here.boot_id and run.holder.lives_here()
+
+
+def under_way(connection: Connection) -> tuple[Run, ...]:
+    """Runs that have not ended, as far as anybody has said."""
+    rows = connection.execute(select(runs).where(runs.c.ended_at.is_(None)).order_by(runs.c.started_at)).mappings()
+    return tuple(_run(dict(row)) for row in rows)
+
+
+def begin(connection: Connection, run: Run) -> None:
+    """Take the lease.
+
+    Raises:
+        RunUnderWay: another live process has it, or holds off every run.
+    """
+    for other in under_way(connection):
+        if other.recipe_name not in (run.recipe_name, EVERYTHING):
+            continue
+        if lives(other, run.holder, run.started_at):
+            raise _busy(other)
+        end(connection, other, "crashed", "its process is gone", run.started_at)
+    holder = run.holder
+    row = {"hostname": holder.hostname, "boot_id": holder.boot_id, "pid": holder.pid, "process_started": holder.process_started}
+    facts = {"id": run.id, "recipe_name": run.recipe_name, "requester": run.requester, "status": "running"}
+    connection.execute(insert(runs).values(**facts, **row, started_at=run.started_at, beat_at=run.beat_at))
+    append(connection, _entry("run.started", run, run.started_at, ""))
+
+
+def beat(connection: Connection, run_id: str, at: datetime) -> None:
+    """Say that the run goes on."""
+    connection.execute(update(runs).where(runs.c.id == run_id, runs.c.ended_at.is_(None)).values(beat_at=at))
+
+
+def end(connection: Connection, run: Run, status: str, reason: str, at: datetime) -> None:
+    """Give the lease back, once. What a crashed run had started for its candidate is not wanted any more."""
+    still = update(runs).where(runs.c.id == run.id, runs.c.ended_at.is_(None))
+    if connection.execute(still.values(status=status, ended_at=at)).rowcount != 1:
+        return
+    append(connection, _entry(f"run.{status}", run, at, reason))
+    if status == "crashed":
+        mine = select(releases.c.id).where(releases.c.recipe_name == run.recipe_name, releases.c.state == State.CANDIDATE)
+        for release_id in connection.scalars(mine).all():
+            fleet.unwant(connection, release_id)
+
+
+def _entry(kind: str, run: Run, at: datetime, reason: str) -> Entry:
+    facts = {"run": run.id, "pid": run.holder.pid, "hostname": run.holder.hostname}
+    return Entry(kind, f"run of {run.recipe_name}", run.requester, at, reason, facts=facts)
+
+
+def _busy(other: Run) -> RunUnderWay:
+    what = "tunegate prune" if other.recipe_name == EVERYTHING else f"a run of {other.recipe_name}"
+    holder = other.holder
+    return RunUnderWay(
+        f"{what} is under way: process {holder.pid} on {holder.hostname}, since {other.started_at:%Y-%m-%d %H:%M} UTC",
+        why="two at once would write into the same folders",
+        do=f"wait for it, or stop it (kill {holder.pid}); the next run goes on where it stopped",
+    )
+
+
+def _run(row: dict[str, Any]) -> Run:
+    holder = Holder(row["hostname"], row["boot_id"], row["pid"], row["process_started"])
+    return Run(row["id"], row["recipe_name"], row["requester"], holder, row["started_at"], row["beat_at"])

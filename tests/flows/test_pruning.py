@@ -1,0 +1,180 @@
+"""What pruning takes and what it never takes, and that a kill in its middle loses nothing that is needed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.pruning import TRASH, prune, removals
+from serving.config import ServingSection
+from serving.errors import RunUnderWay
+from serving.records import Release
+from serving.registry import Registry
+from serving.run_leases import EVERYTHING, this_process
+from tests.fakes_flows import NOW
+from tests.fakes_serving import EVIDENCE, url_in
+from training.records import AdapterArtifact, MergeCertificate, MergedModel, MergeMeasurement
+
+OLD = 1_000_000_000
+
+
+class Home:
+    """A home whose folders carry an order: the first made is the oldest."""
+
+    def __init__(self, root: Path, registry: Registry) -> None:
+        self.root, self.registry, self._made = root, registry, 0
+
+    def folder(self, *parts: str) -> Path:
+        path = self.root.joinpath(*parts)
+        path.mkdir(parents=True)
+        (path / "weights").write_bytes(b"x" * 1000)
+        self._dated(path)
+        return path
+
+    def adapter(self, name: str) -> str:
+        digests = {"base_digest": "b" * 64, "dataset_digest": name, "section_digest": "s" * 64}
+        losses = {"first_loss": 3.0, "last_loss": 1.0, "validation_loss": None}
+        stage = AdapterArtifact(
+            created_at=NOW, stage="sft", quantization="nf4", trainable_parameters=1, steps=2, files=(), **digests, **losses
+        )
+        path = self.folder("runs", "demo", f"sft-{name}")
+        stage.write(path)
+        self._dated(path)
+        return stage.digest
+
+    def release(self, name: str) -> Release:
+        """A candidate with a model and the adapter it was folded from."""
+        both = MergeMeasurement(variant="trained", kl_nats=0.1, flip_rate=0.1, perplexity=2.0, rule_passes=1, rule_prompts=1)
+        certificate = MergeCertificate(trained=both, measurements=(), chosen="bf16_base", reason="better")
+        adapter = self.adapter(name)
+        folder = self.folder("runs", "demo", f"merge-{name}")
+        merged = MergedModel(created_at=NOW, base_digest="b" * 64, adapter_digest=adapter, certificate=certificate, files=())
+        merged.write(folder)
+        self._dated(folder)
+        return self.registry.add_release(
+            public_name="clinic",
+            model_digest=merged.digest,
+            model_dir=folder,
+            serving=ServingSection(public_name="clinic"),
+            recipe_name="demo",
+            requester="ann",
+        )
+
+    def live(self, name: str) -> Release:
+        release = self.release(name)
+        if self.registry.champion("clinic") is None:
+            return self.registry.bootstrap(release.id, "ann")
+        return self.registry.promote(self.waiting(release).id, EVIDENCE, "bob")
+
+    def waiting(self, release: Release, *, approve: bool = True) -> Release:
+        self.registry.submit(release.id, EVIDENCE, None, "gate")
+        return self.registry.approve(release.id, EVIDENCE, "bob") if approve else self.registry.release(release.id)
+
+    def pruned(self, keep: int = 1, *, dry_run: bool = False) -> set[str]:
+        return {each.path.name for each in prune(self.root, self.registry, keep, "ann", dry_run=dry_run)}
+
+    def there(self) -> set[str]:
+        return {path.name for path in (self.root / "runs" / "demo").iterdir()}
+
+    def _dated(self, path: Path) -> None:
+        self._made += 1
+        os.utime(path, (OLD + self._made, OLD + self._made))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with Registry(url_in(tmp_path)) as registry:
+        yield Home(tmp_path, registry)
+
+
+def test_the_champion_and_its_predecessor_keep_their_weights_and_their_adapters(home: Home) -> None:
+    for name in ("a", "b", "c"):
+        home.live(name)
+    home.registry.reject(home.release("d").id, "gate", "FAIL")
+    home.folder("runs", "demo", "merge-z")
+    assert home.pruned() == {"merge-a", "sft-a", "merge-d"}
+    assert {"merge-b", "merge-c", "sft-b", "sft-c", "sft-d", "merge-z"} <= home.there()
+
+
+def test_what_waits_or_is_approved_keeps_everything(home: Home) -> None:
+    home.live("a")
+    home.waiting(home.release("b"))
+    home.waiting(home.release("c"), approve=False)
+    home.release("d")
+    home.folder("runs", "demo", "merge-z")
+    home.folder("runs", "demo", "sft-z")
+    assert home.pruned() == set()
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing(home: Home) -> None:
+    for name in ("a", "b", "c"):
+        home.live(name)
+    before = home.there()
+    said = home.pruned(dry_run=True)
+    assert home.there() == before
+    assert home.pruned() == said != set()
+    assert home.pruned() == set()
+
+
+def test_the_newest_of_each_stage_stay(home: Home) -> None:
+    for stage in ("prepare", "sft", "merge"):
+        for name in ("1", "2", "3"):
+            home.folder("runs", "demo", f"{stage}-{name}")
+    assert home.pruned(keep=2) == {"prepare-1", "sft-1", "merge-1"}
+
+
+def test_evidence_and_base_models_are_never_removed(home: Home) -> None:
+    kept = [home.folder("runs", "demo", f"verdict-{n}") for n in range(3)]
+    kept += [home.folder(*parts) for parts in (("judged", "clinic-1"), ("base", "tiny"), ("reviews", "x"), ("slots", "clinic-9"))]
+    assert home.pruned() == set()
+    assert all(path.exists() for path in kept)
+
+
+def test_a_recipe_that_runs_and_every_scorecard_are_left_alone_while_it_does(home: Home) -> None:
+    for name in ("1", "2"):
+        home.folder("runs", "demo", f"merge-{name}")
+        home.folder("runs", "other", f"merge-other-{name}")
+        home.folder("scorecards", name)
+    run = home.registry.runs.begin("demo", "ann")
+    assert home.pruned() == {"merge-other-1"}
+    home.registry.runs.end(run, "finished")
+    assert home.pruned() == {"merge-1", "1"}
+
+
+def test_checkpoints_of_a_finished_stage_go_and_those_of_an_unfinished_one_stay(home: Home) -> None:
+    home.adapter("done")
+    home.folder("runs", "demo", "sft-done", "checkpoints")
+    home.folder("runs", "demo", "sft-killed", "checkpoints")
+    assert [each.path.parent.name for each in removals(home.root, home.registry, 2)] == ["sft-done"]
+
+
+def test_what_a_killed_pruning_left_is_removed_by_the_next(home: Home) -> None:
+    left = home.folder(TRASH, "half")
+    home.registry.runs.begin(EVERYTHING, "ann", replace(this_process(), boot_id="another boot"))
+    home.pruned()
+    assert not left.exists()
+
+
+def test_two_prunings_at_once_are_refused(home: Home) -> None:
+    home.registry.runs.begin(EVERYTHING, "ann")
+    with pytest.raises(RunUnderWay, match="tunegate prune is under way"):
+        home.pruned()
+
+
+def test_a_link_leads_out_and_is_left_alone(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "mine").write_text("precious", encoding="utf-8")
+    home.folder("runs", "demo", "merge-1")
+    (home.root / "runs" / "demo" / "merge-0").symlink_to(outside)
+    home.folder("runs", "demo", "merge-2")
+    assert home.pruned() == {"merge-1"}
+    assert (outside / "mine").exists()
+
+
+def test_a_model_whose_folder_is_gone_stops_nothing(home: Home) -> None:
+    shutil.rmtree(home.live("a").model_dir)
+    home.live("b")
+    assert home.pruned() == {"sft-a"}  # nobody can tell any more what it became

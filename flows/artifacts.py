@@ -11,6 +11,7 @@ import httpx
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
+from flows.display import Display
 from flows.judging import REPORT_MARKDOWN, Judged
 from flows.stages import Finished, Line
 from training.data.profile import read_profile
@@ -30,13 +31,18 @@ def published(stage: Callable[P, R], key: str, markdown: Callable[[R], str | Non
         made = stage(*args, **kwargs)
         if text := markdown(made):
             line = next(each for each in args if isinstance(each, Line))
-            try:
-                create_markdown_artifact(text, key=key, description=line.recipe.name)
-            except (PrefectException, httpx.HTTPError) as error:
-                line.display.say(f"  [yellow]![/] {key} is not shown in Prefect: {type(error).__name__}")
+            show(text, key, line.recipe.name, line.display)
         return made
 
     return run
+
+
+def show(text: str, key: str, description: str, display: Display) -> None:
+    """Put `text` on the run, where there is one."""
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    except (PrefectException, httpx.HTTPError) as error:
+        display.say(f"  [yellow]![/] {key} is not shown in Prefect: {type(error).__name__}")
 
 
 def of_verdict(judged: Judged) -> str:

@@ -15,6 +15,7 @@ import typer
 
 from flows.audit_cli import audit_app
 from flows.care_cli import add_to as add_care_to
+from flows.deploy_cli import add_commands
 from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from flows.gate_cli import gate_app
@@ -47,6 +48,7 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(audit_app, name="audit")
 add_care_to(app)
 add_rollout_to(app)
+add_commands(app)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]
@@ -182,9 +184,15 @@ def approve(
         console.print(f"[green]✓[/] {release} {said} by {plain(as_name)}, evidence {str(signed.evidence_digest)[:12]}", highlight=False)
     if missing:
         console.print(f"{release} waits for {missing} more", highlight=False)
-    elif promote:
+        return
+    if promote:
         live = promote_release(settings, release, as_name)
         console.print(f"[green]✓[/] {live.id} is {live.state}", highlight=False)
+        return
+    from flows.events import APPROVED, announce_release
+
+    if announce_release(APPROVED, signed, as_name):
+        console.print("  Prefect is told: the deployment that waits for it promotes", highlight=False)
 
 
 @app.command()

@@ -52,3 +52,15 @@ class ParityBroken(TunegateError):
 
 class NothingJudged(InputError):
     """A release that was never judged on this machine."""
+
+
+class PrefectUnreachable(TunegateError):
+    """The Prefect server does not answer, or takes nothing."""
+
+
+class DeploymentError(InputError):
+    """A file of deployments cannot be used. Every fault is named, each as `file:line: key: what`."""
+
+
+class BackupError(TunegateError):
+    """A backup is not whole, or may not be put back here."""

@@ -4,7 +4,8 @@
     promote: check the evidence again → slot up → canary by steps, or all at once → the gateway follows the registry
 
 Nothing waits between the two: an approval is a record, and no process and no GPU is held for the person who gives it.
-Prefect shows, schedules and logs the tasks; the records on disk say what is finished. Next: `stages.py`, `judging.py`, `promotion.py`.
+Prefect shows, schedules and logs the tasks; the records on disk say what is finished. Next: `stages.py`, `judging.py`, `promotion.py`;
+`operations.py`, the flows around these two.
 """
 
 from pathlib import Path
@@ -14,9 +15,11 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import data_drift, judging, promotion, stages
 from flows.artifacts import of_data, of_verdict, published
+from flows.events import PROMOTED, announce_release
 from flows.judging import Judged
 from flows.promotion import open_switchboard
 from flows.stages import Finished, open_line
+from serving.lifecycle import State
 from serving.records import Release
 from training.records import AdapterArtifact
 
@@ -39,7 +42,12 @@ switch = _stage(promotion.switch)
 
 @flow(name="retrain", persist_result=False)
 def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
-    """Make a candidate from a recipe and judge it against the champion; ends with a release that awaits approval, or is rejected."""
+    """Make a candidate from a recipe and judge it against the champion; ends with a release that awaits approval, or is rejected.
+
+    Args:
+        recipe: recipe file on the worker's disk
+        requester: who asks for it; kept with the release
+    """
     with open_line(recipe, requester) as line:
         base = fetch_base(line)
         champion = keep_champion_serving(line, base)
@@ -60,6 +68,16 @@ def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
 
 @flow(name="promote", persist_result=False)
 def promote(release_id: str, actor: str) -> Release:
-    """Give an approved release the traffic of its public name; the champion before it stays warm for a rollback."""
+    """Give an approved release the traffic of its public name; the champion before it stays warm for a rollback.
+
+    Args:
+        release_id: an approved release, e.g. clinic-2
+        actor: who asks for it; kept in the release's history
+    """
     with open_switchboard() as board:
-        return switch(board, board.registry.release(release_id), actor)
+        release = board.registry.release(release_id)
+        if release.state is State.LIVE:
+            return release  # an event may be told twice
+        live = switch(board, release, actor)
+    announce_release(PROMOTED, live, actor)
+    return live

@@ -71,15 +71,26 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
         RecipeError: the recipe cannot be used.
         RunUnderWay: another process runs it.
     """
-    settings, loaded = load_settings(), load_recipe(recipe)
+    read = load_recipe(recipe)
+    with timed(load_settings().home, read.serving.public_name, "retrain"), open_line_of(read, requester, recipe.absolute()) as line:
+        yield line
+
+
+@contextmanager
+def open_line_of(recipe: Recipe, requester: str, path: Path | None = None) -> Iterator[Line]:
+    """The same for a recipe that is known, with which a release was made.
+
+    Raises:
+        RunUnderWay: another process runs it.
+    """
+    settings = load_settings()
     with (
-        timed(settings.home, loaded.serving.public_name, "retrain"),
         open_registry(settings) as registry,
-        registry.runs.held(loaded.name, requester),
+        registry.runs.held(recipe.name, requester),
         StageRunner() as runner,
         TaskHost(settings.home / LM_EVAL_LOG) as tasks,
     ):
-        yield Line(loaded, settings, registry, Display(make_console()), requester, runner.run, tasks, recipe.absolute())
+        yield Line(recipe, settings, registry, Display(make_console()), requester, runner.run, tasks, path)
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:

@@ -16,6 +16,7 @@ from monitoring.queries_engine import ENGINE_JOB
 
 GATEWAY = "127.0.0.1:8080"
 ALERTMANAGER = "127.0.0.1:9093"
+HOOKS_URL = "http://127.0.0.1:8090/alerts"
 PROMETHEUS_URL = "http://127.0.0.1:9090"
 DASHBOARDS_IN_GRAFANA = "/etc/grafana/dashboards"
 _HEADER = "# Written by `python -m monitoring`; change monitoring/ instead.\n"
@@ -25,7 +26,8 @@ def files() -> dict[str, str]:
     """Path below `deploy/` -> content."""
     return {
         "prometheus/prometheus.yml": _yaml(prometheus_config(GATEWAY)),
-        "prometheus/alerts.yml": _yaml({"groups": [{"name": "tunegate", "rules": [alert.rule() for alert in ALERTS]}]}),
+        "prometheus/alerts.yml": _yaml(_alert_groups()),
+        "kubernetes/base/prometheus-rule.yaml": _yaml(_prometheus_rule()),
         **{name: _yaml(tests) for name, tests in _alert_tests().items()},
         "alertmanager/alertmanager.yml": _yaml(_alertmanager()),
         **{f"grafana/dashboards/{board.slug}.json": dashboard_json(board) for board in BOARDS},
@@ -58,6 +60,16 @@ def prometheus_config(gateway: str, *, interval: str = "5s") -> dict[str, Any]:
     }
 
 
+def _alert_groups() -> dict[str, Any]:
+    return {"groups": [{"name": "tunegate", "rules": [alert.rule() for alert in ALERTS]}]}
+
+
+def _prometheus_rule() -> dict[str, Any]:
+    """The same alerts for the Prometheus operator."""
+    meta = {"name": "tunegate", "labels": {"app.kubernetes.io/name": "tunegate"}}
+    return {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": meta, "spec": _alert_groups()}
+
+
 def _engines(gateway: str, interval: str) -> dict[str, Any]:
     """The engines come and go on ports of their own; the gateway knows which are ready, and whose they are."""
     return {
@@ -77,7 +89,14 @@ def _alertmanager() -> dict[str, Any]:
             "group_interval": "1h",
             "repeat_interval": "1d",
             "routes": [
-                {"matchers": ['severity="page"'], "receiver": "pager", "group_wait": "10s", "group_interval": "5m", "repeat_interval": "1h"}
+                {"matchers": ['action="retrain"'], "receiver": "tunegate", "continue": True},
+                {
+                    "matchers": ['severity="page"'],
+                    "receiver": "pager",
+                    "group_wait": "10s",
+                    "group_interval": "5m",
+                    "repeat_interval": "1h",
+                },
             ],
         },
         # A gateway that is down explains whatever else seems wrong behind it.
@@ -88,10 +107,16 @@ def _alertmanager() -> dict[str, Any]:
             }
         ],
         "receivers": [
+            {"name": "tunegate", "webhook_configs": [{"url": HOOKS_URL, "send_resolved": False, "http_config": {"authorization": _key()}}]},
             {"name": "pager", "webhook_configs": [{"url": "http://127.0.0.1:9094/page"}]},
             {"name": "tickets", "webhook_configs": [{"url": "http://127.0.0.1:9094/ticket"}]},
         ],
     }
+
+
+def _key() -> dict[str, str]:
+    # A key of the gateway's with the scope admin; tunegate hooks asks for it.
+    return {"type": "Bearer", "credentials_file": "/run/secrets/hooks_key"}
 
 
 def _alert_tests() -> dict[str, dict[str, Any]]:

@@ -1,0 +1,98 @@
+"""A real Prefect server and a real process worker on loopback, with a database of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from serving.slots import free_port
+from tests.fakes_flows import ROOT, until
+
+START_S = 180.0
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """Where a server answers, and what a process needs to find it."""
+
+    url: str
+    env: Mapping[str, str]
+    folder: Path
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the server's API answers, without our client in between."""
+        answer = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def runs(self, flow: str) -> list[dict[str, Any]]:
+        """Every run of a flow that is more than a date in the calendar, oldest first."""
+        states = {"operator": "and_", "state": {"name": {"not_any_": ["Scheduled"]}}}
+        found = self.post("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "flow_runs": states, "sort": "START_TIME_ASC"})
+        return list(found)
+
+    def wait_for_run(self, flow: str, state: str = "COMPLETED") -> dict[str, Any]:
+        """The oldest run of a flow, once it has ended."""
+        until(lambda: any(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.runs(flow)), 120)
+        run = self.runs(flow)[0]
+        assert run["state_type"] == state, run["state"]
+        return run
+
+    @contextmanager
+    def worker(self, env: Mapping[str, str]) -> Iterator[None]:
+        """A worker that looks for work every half second."""
+        log = (self.folder / "worker.log").open("wb")
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "tunegate", "--type", "process"]
+        process = subprocess.Popen(command, cwd=self.folder, env={**self.env, **env}, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+            log.close()
+
+
+@contextmanager
+def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[PrefectServer]:
+    """A server while the block runs; this process talks to it, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    own = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+        "PREFECT_API_DATABASE_CONNECTION_URL": database_url or f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    }
+    env = {**os.environ, **own}
+    log = (folder / "server.log").open("wb")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    try:
+        until(lambda: _answers(url) or process.poll() is not None, START_S)
+        assert process.poll() is None, (folder / "server.log").read_text(encoding="utf-8")[-2000:]
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: folder / "prefect"}):
+            yield PrefectServer(url, env, folder)
+    finally:
+        process.terminate()
+        process.wait(60)
+        log.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False

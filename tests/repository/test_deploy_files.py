@@ -1,0 +1,153 @@
+"""The files of deploy/ are read by the tools that will read them; what no tool here reads says so in its head."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from monitoring.alerts import ALERTS
+from tests.repository.checkout import ROOT
+
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+NO_SCHEMA = {"ServiceMonitor", "PrometheusRule"}
+
+
+def run(program: str, *arguments: str, **env: str) -> str:
+    """The output of a tool that must be there and must be content."""
+    path = shutil.which(program, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    assert path is not None, f"{program} is missing: .ci/run and the dev requirements install it"
+    done = subprocess.run([path, *arguments], cwd=DEPLOY, env={**os.environ, **env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def composed(*options: str, **env: str) -> dict[str, Any]:
+    """compose.yaml as docker compose understands it."""
+    needed = {"POSTGRES_PASSWORD": "p", "GRAFANA_PASSWORD": "g"} | env
+    shown: dict[str, Any] = yaml.safe_load(run("docker-compose", "-f", "compose.yaml", *options, "config", **needed))
+    return shown
+
+
+def objects(folder: str) -> list[dict[str, Any]]:
+    """What a kustomization renders."""
+    return [each for each in yaml.safe_load_all(run("kubectl", "kustomize", f"kubernetes/{folder}")) if each]
+
+
+def of_kind(folder: str, kind: str) -> list[dict[str, Any]]:
+    return [each for each in objects(folder) if each["kind"] == kind]
+
+
+def test_the_container_file_pleases_hadolint_and_does_not_run_as_root() -> None:
+    run("hadolint", "--failure-threshold", "style", "containers/Dockerfile")
+    lines = (DEPLOY / "containers" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+    assert [line for line in lines if line.startswith("FROM ") and (":" not in line or ":latest" in line)] == []
+
+
+def test_compose_is_read_with_every_service_pinned_watched_and_restarted() -> None:
+    services = composed("--profile", "tls")["services"]
+    assert services.keys() == {
+        "postgres", "prefect", "tunegate", "worker", "deploy", "hooks", "prometheus", "alertmanager", "grafana", "tls",
+    }  # fmt: skip
+    assert [name for name, each in services.items() if ":" not in each["image"] or each["image"].endswith(":latest")] == []
+    assert [name for name, each in services.items() if not each.get("restart")] == []
+    in_the_image = {"tunegate", "tls", "deploy"}
+    assert [name for name, each in services.items() if "healthcheck" not in each and name not in in_the_image] == []
+
+
+def test_compose_opens_nothing_but_loopback_and_the_tls_door() -> None:
+    services = composed("--profile", "tls")["services"]
+    published = [(name, port) for name, each in services.items() for port in each.get("ports", [])]
+    assert len(published) >= 6
+    assert {name for name, port in published if port.get("host_ip") != "127.0.0.1"} == {"tls"}
+
+
+@pytest.mark.parametrize("missing", ["POSTGRES_PASSWORD", "GRAFANA_PASSWORD"])
+def test_compose_refuses_to_start_without_a_password(missing: str) -> None:
+    with pytest.raises(AssertionError, match=f"{missing}.*needed, see env.example"):
+        composed(**{missing: ""})
+
+
+def test_the_example_names_every_variable_that_compose_reads() -> None:
+    named = {line.partition("=")[0] for line in (DEPLOY / "env.example").read_text(encoding="utf-8").splitlines() if "=" in line}
+    asked = {line.split()[0] for line in run("docker-compose", "-f", "compose.yaml", "config", "--variables").splitlines()[1:]}
+    assert len(asked) >= 6
+    assert asked - named == {"TUNEGATE_REGISTRY_URL"} - named
+
+
+def test_the_units_please_systemd(tmp_path: Path) -> None:
+    assert len(UNITS) == 4
+    here = [tmp_path / unit.name for unit in UNITS]
+    for unit, copy in zip(UNITS, here, strict=True):  # the programs lie where this interpreter does
+        copy.write_text(
+            unit.read_text(encoding="utf-8").replace("/opt/tunegate/.venv/bin", str(Path(sys.executable).parent)), encoding="utf-8"
+        )
+    assert run("systemd-analyze", "verify", "--man=no", *map(str, here)).strip() == ""
+
+
+def test_alertmanager_takes_its_file() -> None:
+    assert "SUCCESS" in run("amtool", "check-config", "alertmanager/alertmanager.yml")
+
+
+@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4)])
+def test_every_kubernetes_object_fits_its_schema(folder: str, at_least: int) -> None:
+    checked = [each for each in objects(folder) if each["kind"] not in NO_SCHEMA]
+    for each in checked:
+        kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
+    assert len(checked) >= at_least
+
+
+def test_a_wrong_kubernetes_object_would_be_noticed() -> None:
+    (deployment,) = of_kind("release", "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["resource"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("folder", ["base", "release"])
+def test_no_pod_runs_as_root_or_may_become_it(folder: str) -> None:
+    pods = [each["spec"]["template"]["spec"] for each in objects(folder) if each["kind"] in ("Deployment", "StatefulSet")]
+    assert pods
+    assert [pod for pod in pods if pod["securityContext"]["runAsNonRoot"] is not True or pod["enableServiceLinks"] is not False] == []
+    containers = [container for pod in pods for container in pod["containers"]]
+    assert [each["name"] for each in containers if each["securityContext"]["allowPrivilegeEscalation"] is not False] == []
+
+
+def test_only_the_gateway_and_the_monitoring_reach_an_engine() -> None:
+    (policy,) = [each for each in of_kind("base", "NetworkPolicy") if each["metadata"]["name"] == "engines"]
+    (engine,) = of_kind("release", "Deployment")
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    assert selected.items() <= engine["spec"]["template"]["metadata"]["labels"].items()
+    (server,) = of_kind("base", "StatefulSet")
+    callers = [one for rule in policy["spec"]["ingress"] for one in rule["from"]]
+    assert callers[0]["podSelector"]["matchLabels"].items() <= server["spec"]["template"]["metadata"]["labels"].items()
+    assert [list(one) for one in callers] == [["podSelector"], ["namespaceSelector"]]
+
+
+def test_services_and_autoscaler_find_what_they_point_at() -> None:
+    (engine,), (service,), (scaler,) = (of_kind("release", kind) for kind in ("Deployment", "Service", "HorizontalPodAutoscaler"))
+    assert service["spec"]["selector"].items() <= engine["spec"]["template"]["metadata"]["labels"].items()
+    assert scaler["spec"]["scaleTargetRef"]["name"] == engine["metadata"]["name"]
+    services = {each["metadata"]["name"]: each for each in of_kind("base", "Service")}
+    (monitor,) = [each for each in of_kind("base", "ServiceMonitor") if each["metadata"]["name"] == "tunegate"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= services["tunegate"]["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in services["tunegate"]["spec"]["ports"]}
+
+
+def test_the_operator_gets_the_same_alerts_and_promtool_reads_them(tmp_path: Path) -> None:
+    (rule,) = of_kind("base", "PrometheusRule")
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump(rule["spec"]), encoding="utf-8")
+    assert f"{len(ALERTS)} rules found" in run("promtool", "check", "rules", str(path))
+
+
+def test_the_example_for_kserve_is_one_document() -> None:
+    (service,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "examples" / "kserve.yaml").read_text(encoding="utf-8"))
+    assert service["kind"] == "InferenceService"

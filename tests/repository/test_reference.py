@@ -78,7 +78,9 @@ def test_every_number_has_a_bound() -> None:
     """A gate's bounds have none: they bound metrics in the metrics' own units."""
     free = [each.name for each in (*recipe_keys(), *setting_keys()) if "number" in each.type and not each.bounds]
     ends = ("min", "max")
-    assert free == [f"gate.must.METRIC.{end}" for end in ends] + [f"gate.slices[].must.METRIC.{end}" for end in ends]
+    assert free == [f"approval.auto.bounds.METRIC.{end}" for end in ends] + [f"gate.must.METRIC.{end}" for end in ends] + [
+        f"gate.slices[].must.METRIC.{end}" for end in ends
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from serving.outlets import NotTold, Outlet
 
 
 class PrefectOutlet:
-    """Sends one event for each notice: `tunegate.approved` and so on, of the resource `tunegate.release.RELEASE`."""
+    """Sends one event for each notice: `tunegate.release.approved` and so on, of the resource `tunegate.release.RELEASE`."""
 
     name = "prefect"
 
@@ -24,9 +24,15 @@ class PrefectOutlet:
 
         event = {
             "id": str(UUID(notice.id)),
-            "event": f"tunegate.{notice.event}",
+            "event": f"tunegate.release.{notice.event.replace('_', '-')}",
             "occurred": notice.at,
-            "resource": {"prefect.resource.id": f"tunegate.release.{notice.subject}", "tunegate.public-name": notice.public_name},
+            "resource": {
+                "prefect.resource.id": f"tunegate.release.{notice.subject}",
+                # What the triggers in deploy/prefect.yaml match and pass on.
+                "tunegate.release": notice.subject,
+                "tunegate.public-name": notice.public_name,
+                "tunegate.actor": notice.actor,
+            },
             "payload": as_json(notice),
         }
         try:

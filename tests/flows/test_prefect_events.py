@@ -28,7 +28,7 @@ def test_an_approval_is_an_event_that_can_start_a_promotion(registry: Registry) 
         assert registry.notifier(3).bring_up_to_date(PrefectOutlet()) == 2
     event = Event.model_validate(sink.bodies[-1][0])
     assert sink.paths == ["/api/events", "/api/events"]
-    assert (event.event, event.resource.id) == ("tunegate.approved", "tunegate.release.clinic-1")
+    assert (event.event, event.resource.id) == ("tunegate.release.approved", "tunegate.release.clinic-1")
     assert (event.payload["release"], event.payload["evidence_digest"]) == ("clinic-1", EVIDENCE)
 
 

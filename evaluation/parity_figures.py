@@ -11,12 +11,13 @@ from evaluation.parity_probe import ServedSample
 from evaluation.parity_records import Dtype, LogprobFigures, Sample, TokenIds
 
 # The tolerances are measured, not chosen: each is a multiple of the distance between the trainer's own bfloat16 and float32 numbers
-# of the same weights (`own_mean`, `own_max`). Served honestly in bfloat16, the mean was 0.8 to 1.3 of it and the largest up to 1.6;
-# in float16 0.1 to 0.2, in float32 below 0.001; the base model by mistake 40. See tests/benchmarks/parity_faults.py.
+# of the same weights (`own_mean`, `own_max`). Servers that were honest in bfloat16 had 0.69 (a tiny model) to 0.94 of that mean
+# (135 million parameters) and 0.64 to 1.31 of that largest; one in float16 had 0.07 to 0.12 of the mean, one in float32 0.0001; the
+# base model in the merged one's place 31 to 55 times it. See tests/benchmarks/parity_faults.py.
 _MEAN_FACTOR, _MAX_FACTOR = 3.0, 5.0
 _DTYPE_BELOW: tuple[tuple[float, Dtype], ...] = ((0.02, "float32"), (0.35, "float16"), (_MEAN_FACTOR, "bfloat16"))
-# Honest servers agreed on 98 % and more of the greedy tokens; where two tokens are all but equal, rounding decides.
-_AGREEMENT_MIN = 0.9
+# Honest servers agreed on 98 % of the greedy tokens and more: where two are all but equal, rounding decides. The base agreed on none.
+_AGREEMENT_MIN = 0.85
 
 
 def measure_distance(samples: Sequence[Sample], served: Sequence[ServedSample], dtype: Dtype) -> LogprobFigures | None:

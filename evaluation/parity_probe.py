@@ -63,8 +63,8 @@ async def _ask(
         # The engine works on the samples while the tokenizer answers.
         samples, draws, stops, renderings, tokens, entries = await asyncio.gather(
             _all(server.sample(sample) for sample in trained.samples),
-            _all(server.draw(prompt, seed, trained.defaults) for seed, prompt in enumerate(_draw_prompts(trained))),
-            _all(server.stops_at(trained.samples[0].prompt, token) for token in probed_tokens(trained)),
+            _all(server.draw(prompt, seed, trained.defaults) for seed, prompt in enumerate(_openings(trained))),
+            _all(server.stops_at(_openings(trained)[0], token) for token in probed_tokens(trained)),
             _all(server.render(conversation) for conversation in conversations),
             _all(server.tokenize(text) for text in texts.values()),
             patiently(client.models, section.attempts),
@@ -82,15 +82,15 @@ async def _ask(
 
 
 def probed_tokens(trained: TrainerView) -> TokenIds:
-    """Every token that should stop an answer, the other special ones, and one ordinary token that must not. None without samples."""
-    if not trained.samples:
+    """Every token that should stop an answer, the other special ones, and one ordinary token that must not; none without texts."""
+    if not _openings(trained):
         return ()
     expected = {trained.end_of_turn, *trained.stops, *trained.special}
     ordinary = (token for tokens in trained.texts.values() for token in tokens if token not in expected)
     return (*sorted(expected), *list(ordinary)[:1])
 
 
-def _draw_prompts(trained: TrainerView) -> list[TokenIds]:
+def _openings(trained: TrainerView) -> list[TokenIds]:
     """Openings that many words can follow: there a sampling setting shows."""
     openings = sorted({ids[:4] for ids in trained.texts.values() if len(ids) >= 4})
     return openings[:: max(1, len(openings) // DRAWS)][:DRAWS]

@@ -44,9 +44,9 @@ class FaultKind(StrEnum):
 class Fault(_Fact):
     """One thing in which trainer and server differ."""
 
-    kind: FaultKind
+    kind: FaultKind = Field(description="what is most likely wrong")
     subject: str = Field(description="conversation, token or setting")
-    what: str
+    what: str = Field(description="both sides, in words")
 
 
 class Rendered(_Fact):
@@ -88,22 +88,22 @@ class TrainerView(Record):
 class LogprobFigures(_Fact):
     """Natural-log probabilities of the merged weights: served against computed in float32 by transformers. Absolute differences, nats."""
 
-    conversations: int
-    tokens: int
-    mean: Number
-    median: Number
-    p99: Number
-    max: Number
+    conversations: int = Field(description="conversations measured")
+    tokens: int = Field(description="tokens compared, prompts' and greedy ones")
+    mean: Number = Field(description="mean absolute difference, nats; so are the next three")
+    median: Number = Field(description="half of the tokens differ by less")
+    p99: Number = Field(description="1 % of the tokens differ by more")
+    max: Number = Field(description="the largest difference")
     own_mean: Number = Field(description="the trainer's own bfloat16 against its float32: what rounding alone does to this model")
-    own_max: Number
-    mean_limit: Number
-    max_limit: Number
+    own_max: Number = Field(description="the largest of those")
+    mean_limit: Number = Field(description="`mean` must not be above this: a multiple of `own_mean`")
+    max_limit: Number = Field(description="`max` must not be above this: a multiple of `own_max`")
     base_mean: Number = Field(description="the base model against float32: what serving the base by mistake would show")
-    dtype_expected: Dtype
+    dtype_expected: Dtype = Field(description="number type that the recipe has served")
     dtype_seen: Dtype | None = Field(description="told by the size of the differences; None: none explains them")
     greedy_tokens: int = Field(description="greedy tokens compared; of each answer those up to and with its first difference")
-    greedy_agreed: int
-    agreement_min: Number
+    greedy_agreed: int = Field(description="of these, the trainer's own")
+    agreement_min: Number = Field(description="least share of `greedy_agreed` in `greedy_tokens`")
 
     @property
     def agreement(self) -> float:
@@ -120,8 +120,8 @@ class ParityReport(Record):
     """What a live server was compared with, every figure, and every difference. Part of the evidence that an approver signs."""
 
     subject: str = Field(description="release id")
-    model_digest: str
-    suite_digest: str
+    model_digest: str = Field(description="of the model that is served")
+    suite_digest: str = Field(description="of the suite whose prompts were compared")
     against_trainer: bool = Field(
         description="false for a model in production: no training render exists for it, and only the identity of its weights is checked"
     )
@@ -129,13 +129,13 @@ class ParityReport(Record):
     compared: int = Field(default=0, ge=0, description="conversations rendered on both sides, or refused by both")
     refused: int = Field(default=0, ge=0, description="of these, refused by the model's own template on both sides")
     texts: int = Field(default=0, ge=0, description="plain texts tokenised on both sides")
-    stop_tokens: TokenIds = ()
+    stop_tokens: TokenIds = Field(default=(), description="tokens at which the server was seen to end an answer")
     stops_probed: int = Field(default=0, ge=0, description="tokens at which it was tried whether the server stops")
     defaults: dict[str, Number] = Field(default={}, description="sampling settings that apply where a request names none")
     default_draws: int = Field(default=0, ge=0, description="seeded answers drawn without settings and with the expected ones")
-    context_tokens: int | None = None
-    figures: LogprobFigures | None = None
-    faults: tuple[Fault, ...] = ()
+    context_tokens: int | None = Field(default=None, description="context length that the server reports")
+    figures: LogprobFigures | None = Field(default=None, description="log-probabilities and greedy tokens; none without a trainer's view")
+    faults: tuple[Fault, ...] = Field(default=(), description="every difference, the likeliest cause first")
 
     @property
     def holds(self) -> bool:

@@ -21,7 +21,7 @@ from training.records import BaseModelRecord, FileDigest, MergedModel, verify_fi
 if TYPE_CHECKING:
     from flows.recipe import Recipe
 
-SAMPLES, GREEDY_TOKENS, _LONGEST_SAMPLE = 16, 8, 128
+SAMPLES, GREEDY_TOKENS, _LONGEST_SAMPLE = 12, 8, 128
 _WEIGHTS = ".safetensors"
 
 _DO = {
@@ -88,7 +88,7 @@ def view_of_trainer(
 
 
 def samples_of(rendered: Sequence[Rendered], longest: int) -> list[Rendered]:
-    """Up to sixteen short conversations, spread over all: the suite's prompts come first, and with them what the model was tuned for."""
+    """Up to twelve short conversations, spread over all: the suite's prompts come first, and with them what the model was tuned for."""
     most = min(_LONGEST_SAMPLE, longest - GREEDY_TOKENS - 1)
     short = [each for each in rendered if each.ids is not None and 2 <= len(each.ids) <= most]
     prompts = [each for each in short if each.name.startswith("prompt:")]

@@ -156,53 +156,64 @@ class Planted:
     seen_in: str
 
 
-# `honest` serves the merged model as it is; `careless` and `base` serve folders in which several things are wrong at once, each of
-# which must be found beside the others; the rest are other trainer's views, compared with the honest server.
+# `careless` is a server of a folder in which everything beside the weights is wrong, and each fault must be found beside the others;
+# the rest are other trainer's views, compared with a server that is honest about another model.
 PLANTED = (
-    Planted("another template", FaultKind.TEMPLATE, "base"),
+    Planted("another template", FaultKind.TEMPLATE, "templated"),
     Planted("a missing generation prompt", FaultKind.GENERATION_PROMPT, "careless"),
     Planted("a lost end-of-turn token", FaultKind.END_OF_TURN, "careless"),
     Planted("a stop token too many", FaultKind.STOP_TOKENS, "careless"),
     Planted("changed generation_config.json", FaultKind.DEFAULTS, "careless"),
     Planted("another context length", FaultKind.CONTEXT, "careless"),
     Planted("float16 served, bfloat16 meant", FaultKind.DTYPE, "careless"),
-    Planted("a swapped tokenizer", FaultKind.TOKENIZER, "base"),
-    Planted("base weights served", FaultKind.BASE_SERVED, "base"),
+    Planted("a swapped tokenizer", FaultKind.TOKENIZER, "swapped"),
+    Planted("base weights served", FaultKind.BASE_SERVED, "from_served"),
     Planted("an adapter not applied by the merge", FaultKind.ADAPTER_LOST, "unmerged"),
     Planted("weights of another training served", FaultKind.WEIGHTS, "retrained"),
     Planted("one flipped bit in a shard", FaultKind.BYTES, "flipped"),
     Planted("one flipped bit in a shard, record verified", FaultKind.BYTES, "verified"),
-    Planted("another template on the trainer's side", FaultKind.TEMPLATE, "templated"),
 )
 
 
-def reports_of_all(root: Path) -> dict[str, ParityReport]:
-    """One report for each place that a fault is planted in, and `honest`; three starts of vLLM."""
-    suite = load_suite(write_suite(root / "suite", prompts=many_prompts(20)))
-    base = write_base(root / "base")
-    merged = write_merged(base, root / "merged")
-    trained = view_of(merged, base, suite, root / "view")
-    careless = altered(merged, root / "careless", template=WITHOUT_GENERATION_PROMPT, temperature=0.3, eos_token_id=0)
-    mistaken = altered(base, root / "mistaken", template=OTHER_TEMPLATE, words=_OTHER_WORDS)
-    reports = {"verified": _verified(flip_a_bit(merged, root / "verified"), suite)}
-    with real_server(merged, root / "honest") as endpoint:
-        reports["honest"] = compared(endpoint, suite, trained, merged)
-        reports["flipped"] = compared(endpoint, suite, trained, flip_a_bit(merged, root / "flipped"))
-        for name, model in _other_trainings(base, merged, root).items():
-            reports[name] = compared(endpoint, suite, view_of(model, base, suite, root / f"view-{name}"), model)
-    with real_server(end_at(careless, "<|endoftext|>"), root / "careless-slot", dtype="float16", context=256) as endpoint:
-        reports["careless"] = compared(endpoint, suite, trained, careless)
-    with real_server(mistaken, root / "base-slot") as endpoint:
-        reports["base"] = compared(endpoint, suite, trained, mistaken)
-    return reports
+class Bench:
+    """The tiny models, and one report for each place that a fault is planted in; each method starts vLLM once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.suite = load_suite(write_suite(root / "suite", prompts=many_prompts(20)))
+        self.base = write_base(root / "base")
+        self.merged = write_merged(self.base, root / "merged")
+        self.trained = view_of(self.merged, self.base, self.suite, root / "view")
+
+    def honest(self) -> dict[str, ParityReport]:
+        """A server of the merged model, compared with its own trainer and with others."""
+        reports = {"verified": _verified(flip_a_bit(self.merged, self.root / "verified"), self.suite)}
+        with real_server(self.merged, self.root / "honest") as endpoint:
+            reports["honest"] = compared(endpoint, self.suite, self.trained, self.merged)
+            reports["flipped"] = compared(endpoint, self.suite, self.trained, flip_a_bit(self.merged, self.root / "flipped"))
+            for name, (model, base) in _other_trainings(self.base, self.merged, self.root).items():
+                view = view_of(model, base, self.suite, self.root / f"view-{name}")
+                reports[name] = compared(endpoint, self.suite, view, model)
+        return reports
+
+    def careless(self) -> dict[str, ParityReport]:
+        """A server of a copy in which everything beside the weights is wrong."""
+        folder = altered(self.merged, self.root / "careless", template=WITHOUT_GENERATION_PROMPT, temperature=0.3, eos_token_id=0)
+        with real_server(end_at(folder, "<|endoftext|>"), self.root / "careless-slot", dtype="float16", context=256) as endpoint:
+            return {"careless": compared(endpoint, self.suite, self.trained, folder)}
 
 
-def _other_trainings(base: Path, merged: Path, root: Path) -> dict[str, Path]:
-    """Merged models that the honest server does not serve."""
+def _other_trainings(base: Path, merged: Path, root: Path) -> dict[str, tuple[Path, Path]]:
+    """Merged models that the honest server does not serve, each with the base that it was trained from."""
+    served_base = altered(merged, root / "served-base")
+    BaseModelRecord(created_at=NOW, source="tiny", folder=str(served_base), files=digest_files(served_base)).write(served_base)
     return {
-        "unmerged": write_merge_record(base, altered(base, root / "unmerged")),
-        "retrained": write_merged(base, root / "retrained", seed=9),
-        "templated": write_merge_record(base, altered(merged, root / "templated", template=OTHER_TEMPLATE)),
+        "unmerged": (write_merge_record(base, altered(base, root / "unmerged")), base),
+        "retrained": (write_merged(base, root / "retrained", seed=9), base),
+        # Trained from what the server serves: to this trainer, the server has forgotten the adapter.
+        "from_served": (write_merged(served_base, root / "from-served", seed=10), served_base),
+        "templated": (write_merge_record(base, altered(merged, root / "templated", template=OTHER_TEMPLATE)), base),
+        "swapped": (write_merge_record(base, altered(merged, root / "swapped", words=_OTHER_WORDS)), base),
     }
 
 

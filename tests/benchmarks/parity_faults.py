@@ -1,10 +1,11 @@
 """Plants every fault that parity must catch and prints what it saw of each; then how far honest servers are from the trainer.
 
-    python -m tests.benchmarks.parity_faults [MERGED BASE [SERVED…]]
+    python -m tests.benchmarks.parity_faults [honest careless]
+    python -m tests.benchmarks.parity_faults MERGED BASE [SERVED…]
 
-Without arguments a tiny model, made on the spot, is served three times. With the folders of a merged model and its base, those are
-served in each number type, and the base in the merged model's place: the figures behind the tolerances in `parity_figures.py`.
-SERVED picks some of bfloat16, float16, float32, base.
+First a tiny model, made on the spot, and served in two ways, or the one that is named. With the folders of a merged model and its
+base, those are served in each number type, and the base in the merged model's place: the figures behind the tolerances in
+`parity_figures.py`. SERVED picks some of bfloat16, float16, float32, base.
 """
 
 import sys
@@ -14,31 +15,37 @@ from pathlib import Path
 
 from evaluation.parity_records import Dtype, ParityReport, TrainerView
 from evaluation.suite import Suite, load_suite
-from tests.fakes_parity import PLANTED, compared, real_server, reports_of_all, view_of
+from tests.fakes_parity import PLANTED, Bench, compared, real_server, view_of
 
 SUITE = Path(__file__).resolve().parents[2] / "flows" / "recipes" / "clinic_en" / "suite"
+_WAYS = ("honest", "careless")
 _DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32")
 
 
 def main(arguments: list[str]) -> None:
     """Print one of the two tables."""
     with tempfile.TemporaryDirectory() as folder:
-        if arguments:
+        if set(arguments) - set(_WAYS):
             print_spread(Path(arguments[0]), Path(arguments[1]), arguments[2:] or [*_DTYPES, "base"], Path(folder))
         else:
-            print_faults(reports_of_all(Path(folder)))
+            bench, reports = Bench(Path(folder)), dict[str, ParityReport]()
+            for way in arguments or _WAYS:
+                reports |= getattr(bench, way)()
+            print_faults(reports)
 
 
 def print_faults(reports: dict[str, ParityReport]) -> None:
     """Fault, what it should be reported as, and what was reported."""
     print(f"{'planted fault':<46} {'expected':<28} seen")
-    for planted in PLANTED:
+    for planted in (each for each in PLANTED if each.seen_in in reports):
         seen = [fault for fault in reports[planted.seen_in].faults if fault.kind is planted.expected]
         what = f"{len(seen)}, first: {seen[0].subject}: {seen[0].what}" if seen else "NOT CAUGHT"
         print(f"{planted.name:<46} {planted.expected:<28} {what[:150]}")
-    honest = reports["honest"]
-    print(f"{'none: the honest server':<46} {'nothing':<28} {len(honest.faults)} faults in {honest.compared} conversations")
-    print_figures("tiny, bfloat16", honest)
+    if honest := reports.get("honest"):
+        print(f"{'none: the honest server':<46} {'nothing':<28} {len(honest.faults)} faults in {honest.compared} conversations")
+    for place, report in reports.items():
+        if report.figures:
+            print_figures(place, report)
 
 
 def print_spread(merged: Path, base: Path, served: list[str], root: Path) -> None:

@@ -4,14 +4,15 @@ import pytest
 
 from evaluation.parity_conversations import awkward_conversations
 from evaluation.parity_records import ParityReport
-from tests.fakes_parity import CONTEXT, PLANTED, Planted, reports_of_all
+from tests.fakes_parity import CONTEXT, PLANTED, Bench, Planted
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParityReport]:
-    return reports_of_all(tmp_path_factory.mktemp("parity"))
+    bench = Bench(tmp_path_factory.mktemp("parity"))
+    return bench.honest() | bench.careless()
 
 
 def test_an_honest_server_is_the_trained_model(reports: dict[str, ParityReport]) -> None:
@@ -22,7 +23,7 @@ def test_an_honest_server_is_the_trained_model(reports: dict[str, ParityReport])
     assert (report.stop_tokens, report.context_tokens, report.default_draws) == ((2,), CONTEXT, 8)
     assert report.figures is not None
     assert report.figures.tells_base_apart
-    assert report.figures.tokens > 500
+    assert report.figures.tokens > 400
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
@@ -32,7 +33,7 @@ def test_a_planted_fault_is_caught_as_what_it_is(reports: dict[str, ParityReport
     assert planted.expected in {fault.kind for fault in report.faults}
 
 
-@pytest.mark.parametrize("place", ["unmerged", "retrained", "flipped", "verified", "templated"])
+@pytest.mark.parametrize("place", ["unmerged", "retrained", "from_served", "swapped", "templated", "flipped", "verified"])
 def test_a_fault_that_stands_alone_is_named_as_the_likeliest(reports: dict[str, ParityReport], place: str) -> None:
     (expected,) = {planted.expected for planted in PLANTED if planted.seen_in == place}
     assert reports[place].likely is expected

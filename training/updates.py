@@ -185,6 +185,8 @@ def _low_ranks(tensors: dict[str, Tensor], settings: dict[str, Any]) -> dict[str
             updates |= _stacked(layer.removeprefix(_PREFIX), down, up, settings)
         else:
             lengths = tensors.pop(f"{layer}.lora_magnitude_vector", None)
+            if settings.get("use_dora") and lengths is None:
+                raise MergeError(f"{layer} is DoRA's, and its lora_magnitude_vector is missing", do="train the adapter again")
             updates[f"{layer.removeprefix(_PREFIX)}.weight"] = LowRank(down, up, scale, lengths)
     return updates
 

@@ -124,14 +124,20 @@ def test_half_a_pair_is_refused(adapter: Path) -> None:
         read_updates(adapter)
 
 
-@pytest.mark.parametrize(
-    "setting", [{"use_dora": True}, {"use_rslora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"peft_type": "IA3"}]
-)
+def test_a_dora_adapter_without_its_lengths_is_refused(adapter: Path) -> None:
+    settings = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps(settings | {"use_dora": True}))
+
+    with pytest.raises(MergeError, match="lora_magnitude_vector is missing"):
+        read_updates(adapter)
+
+
+@pytest.mark.parametrize("setting", [{"lora_bias": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"peft_type": "LOHA"}])
 def test_an_adapter_with_another_formula_is_refused(adapter: Path, setting: dict[str, object]) -> None:
     settings = json.loads((adapter / ADAPTER_CONFIG).read_text())
     (adapter / ADAPTER_CONFIG).write_text(json.dumps(settings | setting))
 
-    with pytest.raises(MergeError, match="is not a plain LoRA adapter"):
+    with pytest.raises(MergeError, match="is not an adapter that can be folded in"):
         read_updates(adapter)
 
 

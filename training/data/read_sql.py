@@ -32,7 +32,10 @@ def _rows(address: str, query: str, reading: Reading) -> Iterator[Read]:
     import sqlalchemy as sa  # a quarter of a second, and needed for queries alone
 
     try:
-        engine = sa.create_engine(address, poolclass=sa.pool.NullPool)
+        url = sa.engine.make_url(address)
+        if url.drivername == "postgresql":  # SQLAlchemy would look for psycopg2; psycopg is the one that is installed here
+            url = url.set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise DataError(
             f"`database` is not an SQLAlchemy address: {error}", do="write it as dialect://user:${PASSWORD}@host/name"

@@ -294,7 +294,7 @@ def test_the_real_engine_is_measured_whole_and_draws_another_answer_for_each_see
     assert [(answer.prompt_id, answer.repetition) for answer in card.answers] == [(p, r) for p in ("p0", "p1") for r in range(3)]
     assert len({answer.answer for answer in card.answers}) == 6
     missing = {name for name, value in card.metrics.items() if value is None}
-    assert missing == {"accuracy", "macro_f1", "forgetting_accuracy", "major_failures", "minor_failures"}
+    assert missing == {"accuracy", "judge_pass_rate", "macro_f1", "forgetting_accuracy", "major_failures", "minor_failures"}
 
 
 @pytest.mark.vllm

@@ -204,7 +204,7 @@ def test_a_change_by_another_process_is_seen_at_the_next_look(desk: Desk) -> Non
     """Generous against a busy machine; the look itself is every 20 ms."""
     old, new = champion(desk.registry), approved(desk.registry, digest="b" * 64)
     desk.slot(new, SlotState.READY)
-    other = Registry(url_in(desk.folder))
+    other = Registry(url_in(desk.folder), now=desk.clock)
 
     async def story() -> None:
         await until(lambda: desk.table.public_names() == ("clinic",))

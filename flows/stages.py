@@ -127,7 +127,8 @@ def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetMani
 
 def sft(line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest]) -> Finished[AdapterArtifact]:
     """Supervised fine-tuning of an adapter."""
-    inputs = {"dataset": dataset.record.digest, "sft": line.recipe.sft.digest}
+    stretched = line.recipe.model.rope_scaling
+    inputs = {"dataset": dataset.record.digest, "sft": line.recipe.sft.digest, "context": stretched.digest if stretched else None}
     request = line.request("sft", line.folder("sft", inputs), base=base.folder, dataset=dataset.folder)
     return _finish(line, request, AdapterArtifact, _training_in_words)
 

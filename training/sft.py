@@ -54,7 +54,7 @@ def train_sft(
     changes = config_changes(Path(base.folder), model)
     weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=changes)
     adapted = new_adapter(weights, sft, steps_for(len(rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
-    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, model.digest, sft.digest]))
+    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest, changes]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
     trainer = AnswerTrainer(adapted, sft, load_tokenizer(Path(base.folder)), rows, Watch(report, checkpoints))
     run(trainer, checkpoints)

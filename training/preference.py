@@ -55,9 +55,8 @@ def train_preference(
     merged_section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
     settle(sft.seed)
     tokenizer = load_tokenizer(Path(base.folder))
-    weights = load_base(
-        Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=parent.config_changes
-    )
+    trusted, changes = model.trust_remote_code, parent.config_changes
+    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=changes)
     adapted = load_adapter(weights, parent_dir, trainable=True)
     trained = trainable_parameters(adapted)
     section_digest = digest_of([preference.digest, merged_section.digest])

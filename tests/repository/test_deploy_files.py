@@ -87,7 +87,7 @@ def test_the_units_please_systemd(tmp_path: Path) -> None:
     here = [tmp_path / unit.name for unit in UNITS]
     for unit, copy in zip(UNITS, here, strict=True):  # the programs lie where this interpreter does
         copy.write_text(
-            unit.read_text(encoding="utf-8").replace("/opt/tunegate/.venv/bin", str(Path(sys.executable).parent)), encoding="utf-8"
+            unit.read_text(encoding="utf-8").replace("/srv/tunegate/.venv/bin", str(Path(sys.executable).parent)), encoding="utf-8"
         )
     assert run("systemd-analyze", "verify", "--man=no", *map(str, here)).strip() == ""
 

@@ -54,7 +54,6 @@ def train_preference(
     verify_files(parent_dir, parent.files)
     merged_section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
     settle(sft.seed)
-    tokenizer = load_tokenizer(Path(base.folder))
     trusted, changes = model.trust_remote_code, parent.config_changes
     weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=changes)
     adapted = load_adapter(weights, parent_dir, trainable=True)
@@ -62,9 +61,8 @@ def train_preference(
     section_digest = digest_of([preference.digest, merged_section.digest])
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, parent.digest, section_digest]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
-    trainer = PairTrainer(
-        adapted, merged_section, preference, tokenizer, read_prepared(dataset_dir / PREFERENCES), Watch(report, checkpoints)
-    )
+    pairs, watch = read_prepared(dataset_dir / PREFERENCES), Watch(report, checkpoints)
+    trainer = PairTrainer(adapted, merged_section, preference, load_tokenizer(Path(base.folder)), pairs, watch)
     run(trainer, checkpoints)
     first_loss, last_loss = losses(trainer.state)
     checkpoints.remove()

@@ -19,13 +19,8 @@ demo: setup  ## set up, then train, evaluate, gate, promote and serve the embedd
 	@echo "The server goes on in the background: $(BIN)/tunegate status, $(BIN)/tunegate stop"
 
 test: setup check  ## everything: style, types, layers, unit tests, real vLLM, real Prometheus, the whole line
-	@rm -f .coverage .coverage.*
-	@# The flows' tests mostly wait for servers, so the others run beside them; they run in front, where Ctrl-C reaches them.
-	@log=$$(mktemp); COVERAGE_FILE=.coverage.rest $(BIN)/python -m pytest --ignore tests/flows --cov --cov-report= --durations=10 >$$log 2>&1 & \
-	COVERAGE_FILE=.coverage.flows $(BIN)/python -m pytest tests/flows --cov --cov-report= --durations=10; flows=$$?; \
-	wait $$!; rest=$$?; cat $$log; rm -f $$log; test $$flows = 0 -a $$rest = 0
-	$(BIN)/python -m coverage combine -q .coverage.flows .coverage.rest
-	$(BIN)/python -m coverage report --skip-covered --fail-under=70
+	@# Two at a time, file by file in their order: most tests wait for servers half of their time, and engines need memory.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=70 --durations=25
 
 quick: setup  ## the tests that take seconds; neither vLLM nor Prometheus is started
 	$(BIN)/python -m pytest -m "not slow and not vllm"

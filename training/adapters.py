@@ -94,7 +94,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
     if not (folder / ADAPTER_CONFIG).is_file():
         return model if trainable else model.to(torch.bfloat16)
     adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
-    return _for_this_machine(adapted) if trainable else adapted.to(torch.bfloat16)
+    return _for_this_machine(adapted if trainable else adapted.to(torch.bfloat16))
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:

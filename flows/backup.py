@@ -22,7 +22,7 @@ from serving.settings import Settings
 from training.atomic import new_folder, require_space, sha256_of
 from training.records import RECORD_NAME, FileDigest, Record
 
-KEPT = ("base", "runs", "profiles", "scorecards", "judged", "reviews", "review_keys", "watched")
+KEPT = ("base", "runs", "profiles", "scorecards", "judged", "reviews", "review_keys", "collected", "watched")
 _SQLITE_COPY, _POSTGRES_COPY, _HOME = "registry.db", "registry.pgdump", "home"
 
 

@@ -15,6 +15,7 @@ import typer
 
 from flows.audit_cli import audit_app
 from flows.care_cli import add_to as add_care_to
+from flows.collect_cli import collect_app
 from flows.deploy_cli import add_commands
 from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
@@ -46,6 +47,7 @@ app.add_typer(gate_app, name="gate")
 app.add_typer(review_app, name="review")
 app.add_typer(registry_app, name="registry")
 app.add_typer(audit_app, name="audit")
+app.add_typer(collect_app, name="collect")
 add_care_to(app)
 add_rollout_to(app)
 add_commands(app)
@@ -173,25 +175,26 @@ def approve(
 ) -> None:
     """Approve a release that passed its gate, and promote it. The approval is bound to the digest of its evidence."""
     from flows.approval import approve_release, promote_release, this_account
+    from flows.prefect_events import tell_prefect
     from flows.serving_control import open_registry
     from serving.settings import load_settings
 
     settings = load_settings()
+    told = False
     with open_registry(settings) as registry:
         signed = approve_release(registry, release, as_name, comment, digest, account=this_account(), emergency=emergency)
         missing = registry.approvals.standing(release).missing
         said = "signed" if missing else "approved"
         console.print(f"[green]✓[/] {release} {said} by {plain(as_name)}, evidence {str(signed.evidence_digest)[:12]}", highlight=False)
+        if not missing and not promote:
+            told = tell_prefect(registry)
     if missing:
         console.print(f"{release} waits for {missing} more", highlight=False)
         return
     if promote:
         live = promote_release(settings, release, as_name)
         console.print(f"[green]✓[/] {live.id} is {live.state}", highlight=False)
-        return
-    from flows.events import APPROVED, announce_release
-
-    if announce_release(APPROVED, signed, as_name):
+    elif told:
         console.print("  Prefect is told: the deployment that waits for it promotes", highlight=False)
 
 

@@ -1,7 +1,7 @@
-"""What happens to releases and data, told to Prefect as events, so that its automations can start the flow that follows.
+"""News of data and alerts, told to Prefect as events, so that its automations can start the flow that follows.
 
-Nothing depends on being heard: the registry is the truth, and without a Prefect server nobody is told.
-Next: `deploy/prefect.yaml`, which says what starts on which event.
+Nothing depends on being heard, and without a Prefect server nobody is told. What happens to releases stands in the registry and is told
+from there: `prefect_events.py`. Next: `deploy/prefect.yaml`, which says what starts on which event.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,10 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from flows.errors import PrefectUnreachable
-from serving.records import Release
 
 APPROVED, PROMOTED, ROLLED_BACK = "tunegate.release.approved", "tunegate.release.promoted", "tunegate.release.rolled-back"
 DATA_CHANGED, ALERT_FIRING = "tunegate.data.changed", "tunegate.alert.firing"
 EVENTS = (APPROVED, PROMOTED, ROLLED_BACK, DATA_CHANGED, ALERT_FIRING)
-
-
-def announce_release(event: str, release: Release, actor: str) -> bool:
-    """Tell what happened to a release, and by whom; see `announce`."""
-    labels = {"tunegate.release": release.id, "tunegate.public-name": release.public_name, "tunegate.recipe": release.recipe_name}
-    return announce(event, f"tunegate.release.{release.id}", labels | {"tunegate.actor": actor})
 
 
 def announce(event: str, resource: str, labels: Mapping[str, str]) -> bool:

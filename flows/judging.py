@@ -42,6 +42,7 @@ from training.progress import silent
 from training.records import RECORD_NAME, BaseModelRecord, DatasetManifest, MergedModel, digest_of
 
 REPORT_NAME, REPORT_MARKDOWN = "report.html", "report.md"
+REVIEWS = "reviews"
 PARITY_FOLDER = "parity"  # beside a scorecard, and again beside the verdict that it is evidence for
 # Long enough to judge and to be asked for an approval; nobody's GPU waits longer for a person.
 CANDIDATE_LEASE_S = 1800.0
@@ -182,7 +183,7 @@ def gate(
 
 def review_folder(home: Path, candidate_digest: str, champion_digest: str) -> Path:
     """Where the blind review of two scorecards is kept."""
-    return home / "reviews" / f"{candidate_digest[:12]}-{champion_digest[:12]}"
+    return home / REVIEWS / f"{candidate_digest[:12]}-{champion_digest[:12]}"
 
 
 def evidence_digest(model_digest: str, verdict: Verdict, parity: ParityReport) -> str:

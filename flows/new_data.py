@@ -12,6 +12,7 @@ import aiohttp
 import fsspec
 from pydantic import BaseModel, ConfigDict
 
+from flows.collect_book import SOURCE_NAME, accepted_rows
 from flows.recipe import Recipe
 from training.atomic import write_text
 from training.data.fingerprint import fingerprint
@@ -45,7 +46,7 @@ def look(recipe: Recipe, home: Path) -> tuple[Change, str]:
         DataError: a source is gone.
         InputError: no source can be watched.
     """
-    found, path = stamp_of(recipe), seen_path(home, recipe)
+    found, path = stamp_of(recipe, home), seen_path(home, recipe)
     seen = _read(path)
     change: Change
     if seen is None:
@@ -66,9 +67,11 @@ def remember_told(recipe: Recipe, home: Path, found: str) -> None:
     write_text(seen_path(home, recipe), Seen(told=found, found=found).model_dump_json())
 
 
-def stamp_of(recipe: Recipe) -> str:
-    """A digest that changes with the data of the sources that can be watched: files and addresses, not queries and hubs."""
+def stamp_of(recipe: Recipe, home: Path) -> str:
+    """A digest that changes with the data of the sources that can be watched: files, addresses and accepted rows, not queries and hubs."""
     stamps = {source.label: stamp for source in (*recipe.data.sft, *recipe.data.preferences) if (stamp := _stamp(source)) is not None}
+    if (accepted := accepted_rows(home, recipe)) is not None:
+        stamps[SOURCE_NAME] = accepted.name
     if not stamps:
         raise InputError(
             f"{recipe.name}: no source of its data can be watched",

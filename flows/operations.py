@@ -1,6 +1,7 @@
-"""The flows around `retrain` and `promote`: judge a release again, roll back, watch a new champion, look for new data.
+"""The flows around `retrain` and `promote`: judge a release again, roll back, watch a new champion, look for new data,
+collect some from production.
 
-Prefect draws its forms from the types and from each docstring's `Args`. Plain logic lies in `watching.py` and `new_data.py`.
+Prefect draws its forms from the types and from each docstring's `Args`. Plain logic lies in `watching.py`, `new_data.py`, `collecting.py`.
 Next: `deployments.py`, which has them run by themselves.
 """
 
@@ -14,15 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.records import Scorecard
 from evaluation.suite import load_suite
-from flows import judging, new_data
+from flows import collecting, judging, new_data
 from flows.artifacts import show
 from flows.cases import read_case
 from flows.display import Display, make_console
 from flows.errors import ServingFailed
-from flows.events import DATA_CHANGED, ROLLED_BACK, announce, announce_release
+from flows.events import DATA_CHANGED, announce
+from flows.prefect_events import tell_prefect
 from flows.promotion import Switchboard, open_switchboard
 from flows.recipe import load_recipe
 from flows.rollout import go_back
+from flows.serving_control import open_registry
 from flows.stages import open_line_of
 from flows.watching import Counts, Finding, WatchPolicy, fetch_counts, judge
 from serving.errors import UnknownRelease
@@ -86,7 +89,7 @@ def roll_back(public_name: PublicName, actor: Actor, reason: Reason) -> Release:
     """
     with open_switchboard() as board:
         champion = go_back(board.settings, board.registry, public_name, actor, reason, silent)
-    announce_release(ROLLED_BACK, champion, actor)
+        tell_prefect(board.registry)
     return champion
 
 
@@ -127,7 +130,7 @@ def watch_champion(
         finding = judge(policy, fetch(url, champion.id).since(before))
         if finding.outcome == "breaks":
             back = go_back(board.settings, board.registry, public_name, "watch", finding.reason, silent)
-            announce_release(ROLLED_BACK, back, "watch")
+            tell_prefect(board.registry)
             return _ended(champion, "rolled back", f"{finding.reason}; {back.id} is live again", began)
     return _ended(champion, "held" if finding.outcome == "holds" else "too few requests", finding.reason, began)
 
@@ -146,6 +149,23 @@ def look_for_data(recipe: Path) -> new_data.Change:
         new_data.remember_told(loaded, home, found)
     Display(make_console()).say(f"  {loaded.name}: {change}")
     return change
+
+
+@flow(name="collect", persist_result=False)
+def collect(recipe: Path, most: Annotated[int, Field(ge=1, le=100_000)] = collecting.MOST) -> int:
+    """Propose rows from what production has shown; a person accepts them. Returns how many wait for a look.
+
+    Args:
+        recipe: recipe file on the worker's disk; its data preparation and suites are used
+        most: proposals made at most, the most telling first
+    """
+    loaded, settings = load_recipe(recipe), load_settings()
+    with open_registry(settings) as registry:
+        collected = collecting.collect(loaded, settings, registry, silent, most)
+    display = Display(make_console())
+    show(collecting.in_words(loaded.name, collected), "collected", loaded.name, display)
+    display.say(f"  {loaded.name}: {collected.waiting} proposals wait for a look")
+    return collected.waiting
 
 
 def _gateway(board: Switchboard) -> str:

@@ -15,8 +15,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import data_drift, judging, promotion, stages
 from flows.artifacts import of_data, of_verdict, published
-from flows.events import PROMOTED, announce_release
 from flows.judging import Judged
+from flows.prefect_events import tell_prefect
 from flows.promotion import open_switchboard
 from flows.stages import Finished, open_line
 from serving.lifecycle import State
@@ -79,5 +79,5 @@ def promote(release_id: str, actor: str) -> Release:
         if release.state is State.LIVE:
             return release  # an event may be told twice
         live = switch(board, release, actor)
-    announce_release(PROMOTED, live, actor)
+        tell_prefect(board.registry)
     return live

@@ -2,14 +2,17 @@
 
 Without a server of the user's (no PREFECT_API_URL) nobody could listen, and nothing is sent. The server's own route for events is used
 rather than `emit_event`, which queues and forgets: this way an event that did not arrive is known, and told again under the same id.
-Next: `serving/notifier.py`.
+How far Prefect has been told stands in the registry, so the server, a command and a worker may all tell, and each event is told by one
+of them. Next: `serving/notifier.py`.
 """
 
 from uuid import UUID
 
 from serving.audit_log import AuditLine
 from serving.notices import Notice, as_json
+from serving.notify_settings import load_notify_settings
 from serving.outlets import NotTold, Outlet
+from serving.registry import Registry
 
 
 class PrefectOutlet:
@@ -40,6 +43,19 @@ class PrefectOutlet:
                 client.request("POST", "/events", json=[event])
         except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
             raise NotTold(f"Prefect could not be told ({type(error).__name__})") from None
+
+
+def tell_prefect(registry: Registry) -> bool:
+    """Tell what is still to be told, now, rather than when the server looks next; returns whether there is anybody to tell.
+
+    An event that Prefect does not take is told again later, by the server or the next command.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    outlets = prefect_outlets(PREFECT_API_URL.value())
+    for outlet in outlets:
+        registry.notifier(load_notify_settings().attempts).bring_up_to_date(outlet)
+    return bool(outlets)
 
 
 def prefect_outlets(api_url: str | None) -> tuple[Outlet, ...]:

@@ -30,7 +30,7 @@ from training.errors import TunegateError
 from training.progress import Report
 from training.records import RECORD_NAME, DatasetManifest, MergedModel
 
-_KEYS = "review_keys"
+KEYS = "review_keys"
 _CAN_BE_DECIDED = (State.CANDIDATE, State.AWAITING_APPROVAL)
 
 
@@ -75,7 +75,7 @@ def under_review(home: Path, release_id: str, against: str | None = None) -> Und
         raise ReviewError(f"{release_id} was judged without a champion", do="compare it with another release: --against RELEASE")
     candidate, champion = Scorecard.read(case.candidate), Scorecard.read(other)
     folder = review_folder(home, candidate.digest, champion.digest)
-    return Under(case, candidate, champion, folder, home / _KEYS / f"{folder.name}.json")
+    return Under(case, candidate, champion, folder, home / KEYS / f"{folder.name}.json")
 
 
 def create_review(home: Path, release_id: str, reviewers: Sequence[str], count: int, against: str | None = None) -> Drawn:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from evaluation.rules import judge_answer
 from evaluation.suite import Suite, load_suite
 from evaluation.suite_union import load_suites
+from flows.collect_book import with_accepted
 from flows.errors import FAILED
 from flows.recipe import Recipe
 from flows.rendering import view_of_trainer
@@ -41,6 +42,7 @@ class StageRequest(BaseModel):
     home: Path
     out: Path
     base: Path | None = None
+    accepted: Path | None = None
     dataset: Path | None = None
     adapter: Path | None = None
     merged: Path | None = None
@@ -75,7 +77,8 @@ def _prepare(request: StageRequest, report: Report) -> None:
     from training.prepare import prepare_dataset
 
     prompts = suite_prompts([load_suite(suite) for suite in judged_by(request.recipe)])
-    prepare_dataset(request.recipe.model, request.recipe.data, _read_base(request), request.out, report, prompts)
+    data = with_accepted(request.recipe, request.accepted)
+    prepare_dataset(request.recipe.model, data, _read_base(request), request.out, report, prompts)
 
 
 def judged_by(recipe: Recipe) -> list[Path]:

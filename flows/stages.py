@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from evaluation.lm_eval_process import TaskHost
 from evaluation.suite import load_suite
+from flows.collect_book import accepted_rows, with_accepted
 from flows.display import Display, make_console
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
@@ -58,7 +59,7 @@ class Line:
         """The folder of a stage with these inputs."""
         return self.settings.home / "runs" / self.recipe.name / f"{stage}-{digest_of(dict(inputs))[:_KEY_DIGITS]}"
 
-    def request(self, stage: StageName, out: Path, **inputs: Path) -> StageRequest:
+    def request(self, stage: StageName, out: Path, **inputs: Path | None) -> StageRequest:
         """The order for a stage process."""
         return StageRequest(stage=stage, recipe=self.recipe, home=self.settings.home, out=out, **inputs)
 
@@ -111,15 +112,16 @@ def base_folder(line: Line) -> Path:
 
 def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetManifest]:
     """The recipe's rows, tokenised and split; a changed file or key is another dataset."""
-    recipe = line.recipe
+    recipe, accepted = line.recipe, accepted_rows(line.settings.home, line.recipe)
+    data = with_accepted(recipe, accepted)
     inputs = {
         "base": base.record.digest,
         "data": recipe.data.digest,
         "max_length": recipe.model.max_length,
-        "sources": [_fingerprint(source) for source in (*recipe.data.sft, *recipe.data.preferences)],
+        "sources": [_fingerprint(source) for source in (*data.sft, *data.preferences)],
         "suites": [load_suite(suite).digest for suite in judged_by(recipe)],
     }
-    request = line.request("prepare", line.folder("prepare", inputs), base=base.folder)
+    request = line.request("prepare", line.folder("prepare", inputs), base=base.folder, accepted=accepted)
     dataset = _finish(line, request, DatasetManifest, _rows_in_words)
     refuse_trained_prompts(dataset.folder, suite_prompts([load_suite(suite) for suite in judged_by(recipe)]))
     return dataset

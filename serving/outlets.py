@@ -105,7 +105,11 @@ class MailOutlet:
             return smtplib.SMTP_SSL(settings.smtp_host, settings.smtp_port, timeout=settings.timeout_s, context=context)
         server = smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=settings.timeout_s)
         if settings.smtp_security == "starttls":
-            server.starttls(context=ssl.create_default_context())
+            try:
+                server.starttls(context=ssl.create_default_context())
+            except BaseException:
+                server.close()
+                raise
         return server
 
 

@@ -13,10 +13,11 @@ from typing import Self
 from pydantic import SecretStr
 from sqlalchemy import Connection, select
 
-from serving import approvals, fleet, keys, releases, rollout_rows, tables
+from serving import approvals, audit_log, fleet, keys, releases, rollout_rows, tables
 from serving.approval_book import ApprovalBook
 from serving.approval_terms import Signer
 from serving.approvals import Asked
+from serving.audit_log import Entry
 from serving.config import ServingSection
 from serving.database import Database, Watch
 from serving.errors import NoChampion, TransitionRefused
@@ -130,6 +131,11 @@ class Registry:
         """Look for changes to the past; `noted` are heads of the history that were written down elsewhere."""
         with self._database.read() as connection:
             return audit(releases.linked_history(connection), releases.states(connection), noted)
+
+    def note(self, entry: Entry) -> None:
+        """Add a line to the audit log, of something that is no step of a release."""
+        with self._database.write() as connection:
+            audit_log.append(connection, entry)
 
     # The life of a release.
 

@@ -20,6 +20,7 @@ from serving.gateway_door import tls_context
 from serving.settings import Settings
 from tests.fakes_gateway import CHAT, KEY, becomes, one_slot, settings_for_tests
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
+from tests.fakes_sinks import certificate
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -122,15 +123,6 @@ async def test_a_worker_is_replaced_under_load_without_a_loss() -> None:
                 await client.close()
     assert outcomes["ok"] > 100
     assert outcomes["failed"] == 0
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    files = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost"]
-    subprocess.run(
-        [*command, "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
-    )
-    return files
 
 
 @pytest.mark.parametrize("stream", [False, True])

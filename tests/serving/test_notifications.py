@@ -4,6 +4,7 @@ import email
 import email.policy
 import hashlib
 import hmac
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,7 +22,7 @@ from serving.outlets import HttpOutlet, MailOutlet, NotTold, outlets_of
 from serving.registry import Registry
 from serving.slots import free_port
 from tests.fakes_serving import EVIDENCE, Clock, approved, canary, candidate, champion, url_in
-from tests.fakes_sinks import HttpSink, MailSink, http_sink, mail_sink
+from tests.fakes_sinks import HttpSink, MailSink, certificate, http_sink, mail_sink
 
 
 @pytest.fixture(scope="module")
@@ -184,16 +185,45 @@ def test_a_mail_says_it_to_everybody_and_its_headers_hold_nothing_of_others(regi
     assert len(sink.receivers) == 2
 
 
-def mail_outlet(sink: MailSink) -> MailOutlet:
-    settings = NotifySettings(
-        smtp_host="127.0.0.1",
-        smtp_port=sink.port,
-        smtp_security="none",
-        mail_from="tunegate@example.org",
-        mail_to="bob@example.org, eve@example.org",
-        timeout_s=2,
-    )
-    return MailOutlet(settings)
+def test_a_login_and_a_mail_go_over_starttls_and_over_nothing_else(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the certificate is nobody's that is trusted: neither name nor password nor mail leaves. Then it is trusted."""
+    cert, key = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    champion(registry)
+    line = registry.approvals.lines()[-1]
+    notice = notice_of(line)
+    assert notice is not None
+    with mail_sink(context) as sink:
+        outlet = mail_outlet(sink, smtp_security="starttls", smtp_user="me", smtp_password=SecretStr("hush"))
+        with pytest.raises(NotTold, match="SSLCertVerificationError"):
+            outlet.tell(notice, line)
+        assert (sink.mails, [verb for verb in sink.verbs if verb not in ("EHLO", "STARTTLS")]) == ([], [])
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        outlet.tell(notice, line)
+    assert len(sink.mails) == 1
+    assert [verb for verb in sink.verbs if verb.endswith("+")] == ["EHLO+", "AUTH+", "MAIL+", "RCPT+", "RCPT+", "DATA+", "QUIT+"]
+
+
+def test_what_understands_slack_is_told_a_line_of_text(registry: Registry, sink: HttpSink) -> None:
+    champion(registry)
+    (outlet,) = outlets_of(NotifySettings(slack_url=SecretStr(sink.url), timeout_s=2))
+    assert registry.notifier(3).bring_up_to_date(outlet) == 1
+    assert sink.bodies == [{"text": "clinic-1 is in production (by ann): first champion", "unfurl_links": False}]
+
+
+def mail_outlet(sink: MailSink, **changes: Any) -> MailOutlet:
+    values: dict[str, Any] = {
+        "smtp_host": "127.0.0.1",
+        "smtp_port": sink.port,
+        "smtp_security": "none",
+        "mail_from": "tunegate@example.org",
+        "mail_to": "bob@example.org, eve@example.org",
+        "timeout_s": 10,
+    }
+    return MailOutlet(NotifySettings(**values | changes))
 
 
 def test_nobody_at_the_other_end_is_an_attempt_that_failed_and_names_no_address(registry: Registry) -> None:

@@ -23,6 +23,9 @@ class DataSection(Section):
 
     sft: tuple[SourceSection, ...] = Field(min_length=1, description="sources of rows for supervised fine-tuning")
     preferences: tuple[SourceSection, ...] = Field(default=(), description="sources of preference pairs; empty skips that stage")
+    collected: bool = Field(
+        default=False, description="also train on the rows from production that somebody has accepted (`tunegate collect review`)"
+    )
     system_prompt: str | None = Field(default=None, description="put first in every row that brings no system turn")
     validation_fraction: float = Field(default=0.08, gt=0, le=0.5, description="share of rows (0–0.5) held back, by hash of the question")
     folds: int | None = Field(

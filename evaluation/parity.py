@@ -43,6 +43,7 @@ def check_parity(
     *,
     context_tokens: int | None = None,
     dtype: Dtype = "bfloat16",
+    quantized: bool = False,
 ) -> ParityReport:
     """Ask the live server all that the trainer's view answers, and compare.
 
@@ -54,12 +55,13 @@ def check_parity(
         identity: which model is served, and the hashes of its weights; see `identity_only`.
         context_tokens: context length that the server must report, if known.
         dtype: number type that the server should compute in.
+        quantized: the server rounds its weights while it loads them.
 
     Raises:
         EndpointError: the server failed.
     """
     served = ask_server(endpoint, section, trained, conversations_of(suite), awkward_texts())
-    return judge_parity(trained, served, identity, context_tokens=context_tokens, dtype=dtype)
+    return judge_parity(trained, served, identity, context_tokens=context_tokens, dtype=dtype, quantized=quantized)
 
 
 def identity_only(subject: str, model_digest: str, suite_digest: str, weights_sha256: Mapping[str, str]) -> ParityReport:
@@ -81,7 +83,13 @@ def broken_bytes(subject: str, model_digest: str, suite_digest: str, what: str) 
 
 
 def judge_parity(
-    trained: TrainerView, served: ServedView, identity: ParityReport, *, context_tokens: int | None = None, dtype: Dtype = "bfloat16"
+    trained: TrainerView,
+    served: ServedView,
+    identity: ParityReport,
+    *,
+    context_tokens: int | None = None,
+    dtype: Dtype = "bfloat16",
+    quantized: bool = False,
 ) -> ParityReport:
     """Compare the two sides; pure."""
     figures = measure_distance(trained.samples, served.samples, dtype)
@@ -92,7 +100,7 @@ def judge_parity(
         *_stop_faults(trained, served),
         *_default_faults(trained, served),
         *_context_faults(served, context_tokens),
-        *_weight_faults(trained, served, figures),
+        *(_quantized_faults(trained, served, figures) if quantized else _weight_faults(trained, served, figures)),
         *_too_little(trained, served),
     )
     return ParityReport(
@@ -201,6 +209,19 @@ def _weight_faults(trained: TrainerView, served: ServedView, figures: LogprobFig
     if figures.agreement < figures.agreement_min:
         what = f"{figures.greedy_agreed} of {figures.greedy_tokens} greedy tokens are the trainer's, less than {figures.agreement_min:.0%}"
         yield Fault(kind=FaultKind.DECODING, subject="greedy answers", what=what)
+
+
+def _quantized_faults(trained: TrainerView, served: ServedView, figures: LogprobFigures | None) -> Iterator[Fault]:
+    """Rounding to 4 or 8 bits moves every number; but the served model must stay nearer to the merged one than to the base.
+
+    Whether it is still good enough is judged by its answers, which come from this very server.
+    """
+    if figures is None:
+        return
+    from_base = statistics.mean(distances(((each.base, other) for each, other in pairs(trained.samples, served.samples))))
+    if from_base <= figures.mean:
+        what = f"served log-probabilities differ by {figures.mean:.3f} nats from the merged model's and by {from_base:.3f} from the base's"
+        yield Fault(kind=FaultKind.BASE_SERVED, subject="log-probabilities", what=what)
 
 
 def _wrong_weights(trained: TrainerView, served: ServedView, figures: LogprobFigures) -> Fault:

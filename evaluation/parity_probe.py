@@ -8,10 +8,9 @@ import json
 import math
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from evaluation.client import Client, Endpoint, connect, patiently
-from evaluation.config import EvaluationSection
 from evaluation.errors import EndpointError
 from evaluation.parity_conversations import Conversation, Turn
 from evaluation.parity_records import Sample, TokenIds, TrainerView
@@ -20,6 +19,19 @@ T = TypeVar("T")
 DRAWS, _DRAW_TOKENS = 8, 8
 # Said in full: a server's own defaults must not change what is measured.
 _GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+class Manner(Protocol):
+    """How to ask: so many at a time, so long for each, so often; an `EvaluationSection` says it."""
+
+    @property
+    def concurrency(self) -> int: ...
+
+    @property
+    def timeout_s(self) -> float: ...
+
+    @property
+    def attempts(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class ServedView:
 
 
 def ask_server(
-    endpoint: Endpoint, section: EvaluationSection, trained: TrainerView, conversations: Sequence[Conversation], texts: Mapping[str, str]
+    endpoint: Endpoint, section: Manner, trained: TrainerView, conversations: Sequence[Conversation], texts: Mapping[str, str]
 ) -> ServedView:
     """Put every question at once, `section.concurrency` at a time.
 
@@ -56,7 +68,7 @@ def ask_server(
 
 
 async def _ask(
-    endpoint: Endpoint, section: EvaluationSection, trained: TrainerView, conversations: Sequence[Conversation], texts: Mapping[str, str]
+    endpoint: Endpoint, section: Manner, trained: TrainerView, conversations: Sequence[Conversation], texts: Mapping[str, str]
 ) -> ServedView:
     async with connect(endpoint, concurrency=section.concurrency, timeout_s=section.timeout_s) as client:
         server = _Server(client, endpoint.model, section.attempts)

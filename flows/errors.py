@@ -36,6 +36,10 @@ class ServingFailed(TunegateError):
     """The server, or a slot of it, did not come up in time."""
 
 
+class NoRoom(ServingFailed):
+    """The engine has no place beside those that run."""
+
+
 class PromotionEnded(TunegateError):
     """A promotion by steps was taken back: the release was worse than the champion, or nothing could be said about it."""
 

@@ -26,7 +26,7 @@ from evaluation.suite_union import load_suites
 from flows.approval_section import risks
 from flows.cases import Case, case_folder, evidence_of
 from flows.errors import ParityBroken
-from flows.rendering import compare, in_words, require, weights_of
+from flows.rendering import compare, in_words, keep_for_starts_of, require, weights_of
 from flows.serving_control import ensure_server, start_slot
 from flows.stages import Finished, Line, base_folder
 from flows.timing import Timed, timed
@@ -126,6 +126,8 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
             tasks=line.tasks.run,
         )
         shown.note = _in_words(card)
+    if release.serving.change == "recreate" and release.state is State.CANDIDATE:
+        line.registry.release_slot(release.id)  # the champion gets its place back, to be judged or to answer
     _remember(line, release, card)
     return Finished(card, out)
 
@@ -220,6 +222,7 @@ def _start(line: Line, release: Release, merged: Finished[MergedModel] | None, o
                 line.registry.release_slot(release.id)
                 line.registry.reject(release.id, line.requester, error.what)
                 raise
+            keep_for_starts_of(line.settings.live_folder, release.id, line.recipe, trained.result())
     return endpoint
 
 

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 from evaluation.parity_records import ParityReport
 from evaluation.records import Verdict
 from flows.display import Display, make_console
-from flows.errors import RecipeError, ServingFailed
+from flows.errors import NoRoom, RecipeError, ServingFailed
 from flows.judging import PARITY_FOLDER, evidence_digest
 from flows.recipe import load_recipe
 from flows.rollout import has_steps, start_and_follow
-from flows.serving_control import open_registry, start_slot
+from flows.serving_control import open_registry, start_slot, wait_for_slot
 from flows.timing import timed
 from serving import releases
 from serving.approvals import Standing
@@ -32,6 +32,7 @@ from serving.settings import Settings, load_settings
 # The slot of a release about to be promoted; as champion it needs no lease.
 PROMOTION_LEASE_S = 900.0
 _ROUTED_WITHIN_S = 10.0
+_REASON_CHARACTERS = 500
 _RELEASE_HEADER = "x-tunegate-release"
 
 
@@ -104,13 +105,40 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
     check_recipe(board.registry.approvals.standing(release.id), release)
     with timed(board.settings.home, release.public_name, "promote"):
         evidence = check_evidence(release)
-        with board.display.stage(f"start {release.id}") as shown:
-            start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
-        if has_steps(board.registry, release):
-            live = start_and_follow(board.display, board.registry, release, evidence, actor)
+        try:
+            with board.display.stage(f"start {release.id}") as shown:
+                start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
+        except NoRoom as error:
+            live = _exchange(board, release, evidence, actor, error)
         else:
-            live = board.registry.promote(release.id, evidence, actor)
+            if has_steps(board.registry, release):
+                live = start_and_follow(board.display, board.registry, release, evidence, actor)
+            else:
+                live = board.registry.promote(release.id, evidence, actor)
     board.registry.release_slot(release.id)
+    return live
+
+
+def _exchange(board: Switchboard, release: Release, evidence: str, actor: str, no_room: NoRoom) -> Release:
+    """Promote first and start then, in the champion's place, while requests wait; what does not come up is rolled back.
+
+    Raises:
+        NoRoom: the recipe wants steps, and those need two engines.
+        ServingFailed: it did not come up; the champion before it is live again.
+    """
+    if has_steps(board.registry, release):
+        raise NoRoom(no_room.what, why="steps need two engines at once", do="make room, or remove serving.rollout.steps") from no_room
+    board.display.say(f"  {no_room.what}; it takes the champion's place, and requests wait")
+    live = board.registry.promote(release.id, evidence, actor)
+    try:
+        with board.display.stage(f"start {release.id}") as shown:
+            wait_for_slot(board.registry, board.settings, live, shown.report)
+    except ServingFailed as error:
+        before = board.registry.rollback(release.public_name, actor, f"did not come up: {error.what}"[:_REASON_CHARACTERS])
+        board.registry.release_slot(release.id)
+        with board.display.stage(f"start {before.id}") as shown:
+            wait_for_slot(board.registry, board.settings, before, shown.report)
+        raise
     return live
 
 

@@ -15,6 +15,7 @@ from evaluation.parity_records import Dtype, FaultKind, ParityReport, Rendered, 
 from evaluation.suite import Suite
 from evaluation.suite_union import load_suites
 from flows.errors import ParityBroken
+from serving.start_check import keep_for_starts
 from training.errors import DataError
 from training.records import BaseModelRecord, FileDigest, MergedModel, verify_files
 
@@ -103,8 +104,6 @@ def weights_of(files: Sequence[FileDigest]) -> dict[str, str]:
 
 def compare(endpoint: Endpoint, recipe: "Recipe", trained: TrainerView, identity: ParityReport) -> ParityReport:
     """Ask the live server what the trainer's view answers; `identity` says which weights lie in the folder that it serves."""
-    # A merge is written in bfloat16, which `auto` takes over.
-    dtype: Dtype = "bfloat16" if recipe.serving.dtype == "auto" else recipe.serving.dtype
     return check_parity(
         endpoint,
         load_suites(recipe.evaluation.suites),
@@ -112,8 +111,22 @@ def compare(endpoint: Endpoint, recipe: "Recipe", trained: TrainerView, identity
         trained,
         identity,
         context_tokens=recipe.serving.max_model_len,
-        dtype=dtype,
+        dtype=_dtype(recipe),
+        quantized=recipe.serving.quantization != "none",
     )
+
+
+def keep_for_starts_of(folder: Path, release_id: str, recipe: "Recipe", trained: TrainerView) -> None:
+    """Keep what every later start of this release is held against."""
+    section = recipe.serving
+    conversations = conversations_of(load_suites(recipe.evaluation.suites))
+    quantized = section.quantization != "none"
+    keep_for_starts(folder, release_id, conversations, trained, section.max_model_len, _dtype(recipe), quantized=quantized)
+
+
+def _dtype(recipe: "Recipe") -> Dtype:
+    # A merge is written in bfloat16, which `auto` takes over.
+    return "bfloat16" if recipe.serving.dtype == "auto" else recipe.serving.dtype
 
 
 def require(report: ParityReport, model_digest: str) -> None:

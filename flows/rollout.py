@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.display import Display, plain
-from flows.errors import PromotionEnded, ServingFailed
+from flows.errors import NoRoom, PromotionEnded, ServingFailed
 from flows.serving_control import ensure_server, wait_for_slot
 from serving.errors import NoChampion, RegistryError, SlotError
 from serving.lifecycle import State
@@ -77,6 +77,8 @@ def go_back(settings: Settings, registry: Registry, public_name: str, actor: str
         registry.want_slot(target.id, utc_now() + timedelta(seconds=_BACK_LEASE_S))
         try:
             wait_for_slot(registry, settings, target, report)
+        except NoRoom:
+            pass  # it takes the place of the one that goes
         except (ServingFailed, SlotError) as error:
             raise ServingFailed(
                 f"{public_name} stays where it is: {error}",

@@ -18,8 +18,9 @@ from typing import TypeVar
 import psutil
 
 from evaluation.client import Endpoint
-from flows.errors import ServingFailed
+from flows.errors import NoRoom, ServingFailed
 from serving.errors import RegistryError
+from serving.lifecycle import State
 from serving.records import Release, ServerInfo, SlotInfo, SlotState
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
@@ -89,6 +90,7 @@ def start_slot(registry: Registry, settings: Settings, release: Release, lease_s
     """Have a release running for `lease_s` seconds, and wait until it has answered a real request.
 
     Raises:
+        NoRoom: there is no place for it beside the engines that run.
         ServingFailed: no server, or the slot failed; the reason is the supervisor's.
     """
     ensure_server(settings, registry)
@@ -109,6 +111,14 @@ def wait_for_slot(registry: Registry, settings: Settings, release: Release, repo
                 why="a model that does not start is not judged and not promoted",
                 do=f"read {settings.slot_folder(release.id) / 'vllm.log'}",
             )
+        # A champion gets its place; the others have stopped by then.
+        if slot is not None and slot.state is SlotState.WAITING and release.state is not State.LIVE:
+            raise NoRoom(
+                f"{release.id} cannot run now: {slot.reason}",
+                why="the release in production is not stopped for one that is not",
+                do="have it served where there is more memory, or say `serving.change: recreate` in its recipe: then it takes the "
+                "champion's place while it is judged, and callers wait",
+            )
         return slot if slot is not None and slot.state is SlotState.READY else None
 
     slot = _wait(ready, settings.start_timeout_s, lambda: f"the slot of {release.id} was not ready after {settings.start_timeout_s:.0f} s")
@@ -121,7 +131,7 @@ def endpoint_of(settings: Settings, release: Release, slot: SlotInfo) -> Endpoin
     key = read_key(settings.slot_folder(release.id))
     if slot.base_url is None or key is None:
         raise ServingFailed(f"the slot of {release.id} stopped while it was being asked", do="run the recipe again")
-    return Endpoint(base_url=slot.base_url, api_key=key, model=release.id)
+    return Endpoint(base_url=slot.base_url, api_key=key, model=slot.served_name)
 
 
 def open_registry(settings: Settings) -> "closing[Registry]":

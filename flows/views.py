@@ -22,7 +22,7 @@ def status_of(registry: Registry) -> dict[str, Any]:
         "server": server.model_dump(mode="json") if server else None,
         "generation": snapshot.generation,
         "champions": {name: release.id for name, release in snapshot.champions.items()},
-        "slots": [slot.model_dump(mode="json") | {"base_url": slot.base_url} for slot in snapshot.slots] if server else [],
+        "slots": [slot.model_dump(mode="json") for slot in snapshot.slots] if server else [],
         "waiting": [release.id for release in snapshot.releases if release.state in (State.AWAITING_APPROVAL, State.APPROVED)],
     }
 

@@ -98,7 +98,9 @@ class Gateway:
             upstream, metrics, RetryBudget(settings.retry_ratio), settings.total_timeout_s, settings.idle_timeout_s, time.monotonic
         )
         self._limiter = KeyLimiter(time.monotonic)
-        self._admission = Admission(settings.max_in_flight, settings.max_queue, settings.queue_timeout_s, time.monotonic)
+        self._admission = Admission(
+            settings.max_in_flight, settings.max_queue, settings.queue_timeout_s, time.monotonic, settings.change_timeout_s
+        )
         routing.on_change(self._admission.pump)
 
     # From a connection.
@@ -190,7 +192,7 @@ class Gateway:
         if route is None:
             raise model_not_found(request.model)
         asks_for = Order(self._routing, request.model, pin_of(call), stickiness_of(call, request, by_key=self._settings.sticky_by_key))
-        if not route.targets and not self._settings.queue_timeout_s:
+        if not route.targets and not self._admission.patience_s(asks_for):
             raise no_champion(request.model, RETRY_AFTER_S)
         asks_for.check(route)
         grant = self._limiter.admit(call.key, request.tokens_at_most if call.key.tokens_per_minute else 0)

@@ -31,10 +31,11 @@ class _Waiting:
 
 
 class Admission:
-    """At most `places` exchanges run and `queue` wait, each for at most `patience_s`."""
+    """At most `places` exchanges run and `queue` wait, each for at most `patience_s`; for an engine that is being exchanged, `change_s`."""
 
-    def __init__(self, places: int, queue: int, patience_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, places: int, queue: int, patience_s: float, clock: Callable[[], float], change_s: float = 0.0) -> None:
         self._places, self._queue, self._patience_s, self._clock = places, queue, patience_s, clock
+        self._change_s = max(change_s, patience_s)
         self._running: set[Exchange] = set()
         self._waiting: deque[_Waiting] = deque()
         self._pumping = False
@@ -52,7 +53,7 @@ class Admission:
             exchange.start(backends[0])
             return
         waiting = _Waiting(self, exchange, call, order, turn_away, self._clock())
-        if len(self._waiting) >= self._queue or self._patience_s == 0:
+        if len(self._waiting) >= self._queue or self.patience_s(order) == 0:
             turn_away(self._reason(waiting))
             return
         call.owner = waiting
@@ -88,9 +89,13 @@ class Admission:
         """End what runs or waits for too long."""
         for exchange in list(self._running):
             exchange.sweep(now_s)
-        while self._waiting and now_s - self._waiting[0].since_s > self._patience_s:
-            waiting = self._waiting.popleft()
+        for waiting in [each for each in self._waiting if now_s - each.since_s > self.patience_s(each.order)]:
+            self._waiting.remove(waiting)
             waiting.turn_away(self._reason(waiting))
+
+    def patience_s(self, order: Order) -> float:
+        """How long such a request may wait."""
+        return self._change_s if order.changing else self._patience_s
 
     def _reason(self, waiting: _Waiting) -> ApiError:
         return overloaded(RETRY_AFTER_S) if waiting.order() else no_champion(waiting.order.model, RETRY_AFTER_S)

@@ -94,7 +94,7 @@ class Exchange:
         self._call.release = backend.release_id
         self._series = self._ports.metrics.requests(backend.release_id, self._route.label)
         self._series.started()
-        body = self._request.body_for(backend.release_id)
+        body = self._request.body_for(backend.served_name)
         self._errand = self._ports.upstream.send(backend, self._route.path, body, self._call.request_id, self)
 
     # From the slot.

@@ -34,6 +34,12 @@ class Order:
         return choose(route, self._stickiness, lambda: self._point, time.monotonic())
 
     @property
+    def changing(self) -> bool:
+        """Whether nobody is ready because its engine is being exchanged."""
+        route = self._routing.route(self._model)
+        return route is not None and route.changing and not route.targets
+
+    @property
     def model(self) -> str:
         """The public name."""
         return self._model

@@ -106,7 +106,7 @@ class Shadows:
             return False
         copy = _Copy(backend, AnswerWitness((self._keeper,), call, request, "shadow"), monotonic(), self._copies.discard)
         self._copies.add(copy)
-        copy.errand = self._upstream.send(backend, path, request.body_for(backend.release_id), call.request_id, copy)
+        copy.errand = self._upstream.send(backend, path, request.body_for(backend.served_name), call.request_id, copy)
         return True
 
     def sweep(self, now_s: float) -> None:

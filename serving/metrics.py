@@ -198,9 +198,10 @@ class RequestSeries:
 def _scrape_targets(snapshot: Snapshot) -> list[dict[str, object]]:
     names = {release.id: release.public_name for release in snapshot.releases}
     return [
-        {"targets": [f"127.0.0.1:{slot.port}"], "labels": {"release": slot.release_id, "public_name": names[slot.release_id]}}
+        {"targets": [slot.base_url.removeprefix("http://")], "labels": {"release": slot.release_id, "public_name": names[slot.release_id]}}
         for slot in snapshot.slots
-        if slot.state is SlotState.READY and slot.port is not None and slot.release_id in names
+        # Prometheus reads plain HTTP at these addresses; engines behind HTTPS are scraped by whoever runs them.
+        if slot.state is SlotState.READY and slot.base_url is not None and slot.base_url.startswith("http://") and slot.release_id in names
     ]
 
 

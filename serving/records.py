@@ -19,8 +19,9 @@ LEASE_S = 10.0
 
 
 class SlotState(StrEnum):
-    """What an engine process is doing. Only a ready one gets traffic."""
+    """What an engine is doing. Only a ready one gets traffic; a waiting one has no place beside those that run."""
 
+    WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
     FAILED = "failed"
@@ -76,20 +77,20 @@ class Transition(_Value):
 
 
 class SlotInfo(_Value):
-    """What the server last said about a release's engine. `reason` tells why it is not ready."""
+    """What the server last said about a release's engine. `reason` tells why it is not ready.
+
+    `base_url` is the root of the engine's HTTP server, without `/v1`, None before it is known; `served_name` is what the engine calls the
+    model. An engine that somebody else runs has no `pid`.
+    """
 
     release_id: str
     state: SlotState
-    port: int | None
+    base_url: str | None
+    served_name: str
     pid: int | None
     restarts: int
     reason: str
     updated_at: datetime
-
-    @property
-    def base_url(self) -> str | None:
-        """Root of the engine's HTTP server, without `/v1`; None before a port is chosen."""
-        return None if self.port is None else f"http://127.0.0.1:{self.port}"
 
 
 class ServerInfo(_Value):

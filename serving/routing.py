@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from serving.database import Watch
 from serving.errors import RegistryError
 from serving.keys import KeyInfo, KeyRing
-from serving.records import LEASE_S, Canary, SlotState, Snapshot
+from serving.records import LEASE_S, Canary, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry, utc_now
 
 _log = logging.getLogger(__name__)
@@ -31,11 +31,12 @@ KeyReader = Callable[[str], SecretStr | None]
 
 @dataclass(frozen=True)
 class Backend:
-    """A slot that takes traffic. `base_url` is the root of its HTTP server, without `/v1`; it serves the model `release_id`."""
+    """A slot that takes traffic. `base_url` is the root of its HTTP server, without `/v1`; `served_name` is what it calls the model."""
 
     release_id: str
     base_url: str
     api_key: SecretStr
+    served_name: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Target:
 class Route:
     """Who answers for a public name. Without targets the name is known and nobody is ready.
 
+    `changing` says that its champion is being started, for the first time or in the place of another engine: worth a longer wait.
     `shadow` gets copies whose answers no caller sees. `lease_until` is a reading of `time.monotonic()` after which canaries get
     nothing: whoever watches them has gone.
     """
@@ -59,6 +61,7 @@ class Route:
     targets: tuple[Target, ...] = ()
     shadow: Backend | None = None
     lease_until: float | None = None
+    changing: bool = False
 
 
 def champion_route(name: str, backend: Backend | None) -> Route:
@@ -157,10 +160,10 @@ class Leases:
 
 def routes_of(snapshot: Snapshot, read_key: KeyReader, leases: Leases) -> dict[str, Route]:
     """The table this snapshot asks for."""
-    ready = {slot.release_id: slot.base_url for slot in snapshot.slots if slot.state is SlotState.READY}
+    ready = {slot.release_id: slot for slot in snapshot.slots if slot.state is SlotState.READY}
 
     def backend(release_id: str) -> Backend | None:
-        return _backend(release_id, ready.get(release_id), read_key)
+        return _backend(ready.get(release_id), read_key)
 
     return {name: _route(name, release.id, snapshot, backend, leases) for name, release in sorted(snapshot.champions.items())}
 
@@ -172,14 +175,21 @@ def _route(name: str, champion_id: str, snapshot: Snapshot, backend: Callable[[s
     if canary is not None:
         wanted += ((canary.release_id, share, "canary"),)
     targets = tuple(Target(found, weight, role) for release_id, weight, role in wanted if (found := backend(release_id)) is not None)
-    return Route(name, targets, backend(shadow.release_id) if shadow else None, leases.ends(name, canary) if canary else None)
+    lease_until = leases.ends(name, canary) if canary else None
+    return Route(name, targets, backend(shadow.release_id) if shadow else None, lease_until, _is_changing(champion_id, snapshot))
 
 
-def _backend(release_id: str, base_url: str | None, read_key: KeyReader) -> Backend | None:
-    if base_url is None:
+def _is_changing(champion_id: str, snapshot: Snapshot) -> bool:
+    """Not ready, and neither failed nor crashed: nobody knows how long it takes to come back from that."""
+    slot = next((each for each in snapshot.slots if each.release_id == champion_id), None)
+    return slot is None or (slot.state not in (SlotState.READY, SlotState.FAILED) and slot.restarts == 0)
+
+
+def _backend(slot: SlotInfo | None, read_key: KeyReader) -> Backend | None:
+    if slot is None or slot.base_url is None:
         return None
-    key = read_key(release_id)
-    return None if key is None else Backend(release_id, base_url, key)
+    key = read_key(slot.release_id)
+    return None if key is None else Backend(slot.release_id, slot.base_url, key, slot.served_name)
 
 
 @dataclass(frozen=True)

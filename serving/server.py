@@ -22,6 +22,7 @@ import uvloop
 from serving.admin_api import AdminDesk
 from serving.admin_door import WithAdmin
 from serving.engine import EngineCommand, engine_command
+from serving.engines import Command
 from serving.errors import PortInUse, RegistryError, ServerError
 from serving.gateway import create_app
 from serving.gateway_door import Door
@@ -37,7 +38,7 @@ from serving.rollout_tally import TallyTeller
 from serving.routing import RoutingTable, View, follow, refresh
 from serving.settings import Settings
 from serving.slots import read_key
-from serving.supervisor import Command, Supervisor
+from serving.supervisor import Supervisor
 from serving.surroundings import Surroundings
 from serving.upstream import Upstream
 
@@ -68,7 +69,7 @@ def vllm_with(settings: Settings) -> Command:
     """The command that starts vLLM for a release."""
 
     def command(release: Release, port: int) -> EngineCommand:
-        return engine_command(release.model_dir, release.id, port, release.serving, drain_s=settings.drain_s)
+        return engine_command(release.model_dir, release.id, port, release.serving, drain_s=settings.drain_s, cpu_bind=settings.cpu_bind)
 
     return command
 

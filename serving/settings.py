@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.errors import SettingsError
+from serving.outside_address import check_address, check_pattern, keeps_a_secret
 
 _PREFIX = "TUNEGATE_"
 
@@ -35,6 +36,21 @@ class Settings(BaseSettings):
     restart_cap_s: float = Field(default=60.0, ge=0.01, le=3_600, description="most seconds between two restarts of an engine")
     drain_s: float = Field(default=30.0, ge=0, le=3_600, description="seconds requests in flight are given when a slot or the server stops")
 
+    cpu_bind: str = Field(
+        default="nobind",
+        pattern=r"^(auto|nobind|[0-9]+([,|-][0-9]+)*)$",
+        description="cores of an engine on a CPU, as vLLM writes them: nobind, auto, or e.g. 0-7 (one | between two workers)",
+    )
+    outside_url: str = Field(
+        default="",
+        max_length=500,
+        description="address, without /v1, of the engines of recipes with `serving.engine: outside`; {release} and {name} are filled in",
+    )
+    outside_model: str = Field(
+        default="{release}", min_length=1, max_length=500, description="what such an engine calls the model; {release} and {name} likewise"
+    )
+    outside_key: SecretStr = Field(default=SecretStr(""), description="key that such an engine asks for; empty: none")
+
     tls_certificate: Path | None = Field(default=None, description="PEM file; with tls_key the gateway speaks HTTPS, without them HTTP")
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key, without a passphrase")
 
@@ -44,6 +60,9 @@ class Settings(BaseSettings):
     head_timeout_s: float = Field(default=10.0, ge=0.1, le=600, description="seconds a caller may take to send a request's head")
     body_timeout_s: float = Field(default=30.0, ge=0.1, le=600, description="seconds a caller may take to send a request body")
     queue_timeout_s: float = Field(default=10.0, ge=0, le=3_600, description="seconds a request may wait for a place, or for a slot")
+    change_timeout_s: float = Field(
+        default=120.0, ge=0, le=3_600, description="seconds a request may wait while its model's engine is exchanged or first started"
+    )
     max_head_bytes: int = Field(default=32_768, ge=1024, le=1_048_576, description="largest target and headers of a request, bytes")
     max_connections: int = Field(default=8_192, ge=1, le=1_000_000, description="connections at a time before new ones are refused")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=268_435_456, description="largest request body, bytes")
@@ -72,8 +91,20 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
+    @field_validator("outside_url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        return check_address(url) if url else url
+
+    @field_validator("outside_model")
+    @classmethod
+    def _a_pattern(cls, name: str) -> str:
+        return check_pattern(name)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.outside_key.get_secret_value() and not keeps_a_secret(self.outside_url):
+            raise ValueError("outside_key would cross the network unencrypted: give outside_url as https://…, or set no key")
         if self.restart_cap_s < self.restart_first_s:
             raise ValueError(f"restart_cap_s ({self.restart_cap_s}) is below restart_first_s ({self.restart_first_s})")
         if (self.tls_certificate is None) != (self.tls_key is None):

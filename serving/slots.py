@@ -15,20 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
 from pydantic import SecretStr
 
 from serving import leash
+from serving.engine_probe import Address, answered
 from serving.errors import SlotError
 from training.atomic import write_text
 
 _HOST = "127.0.0.1"
 # Below the range from which Linux takes ports for outgoing connections, so that none of them takes ours before the engine does.
 _PORTS = range(20_000, 32_000)
-_PROBE_EVERY_S = 0.2
-_PROBE_TIMEOUT_S = 60.0
 _EXIT_GRACE_S = 5.0
-_LOG_NAME, _KEY_NAME = "vllm.log", "key"
+_LOG_NAME, KEY_NAME = "vllm.log", "key"
 _MAX_LOG_BYTES = 16 << 20
 _TAIL_LINES = 5
 
@@ -70,6 +68,11 @@ class SlotProcess:
         """Root of the engine's HTTP server, without `/v1`."""
         return f"http://{_HOST}:{self.port}"
 
+    @property
+    def served_name(self) -> str:
+        """What the engine calls the model."""
+        return self.release_id
+
     async def start(self) -> None:
         """Start the process; it is not ready yet.
 
@@ -82,7 +85,7 @@ class SlotProcess:
         try:
             command = self._command(self.port)
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_text(self._folder / _KEY_NAME, self._key.get_secret_value(), mode=0o600)
+            write_text(self._folder / KEY_NAME, self._key.get_secret_value(), mode=0o600)
             with _log_file(self._folder / _LOG_NAME).open("ab") as log:
                 self._log_start = log.tell()
                 self._process = await asyncio.create_subprocess_exec(
@@ -103,21 +106,26 @@ class SlotProcess:
         Raises:
             SlotError: it exited first, or took too long; the end of its log is quoted.
         """
-        answered, exited = asyncio.create_task(self._answered()), asyncio.create_task(self._running.wait())
+        address = Address(self.base_url, self.served_name, self._key)
+        asked, exited = asyncio.create_task(answered(address)), asyncio.create_task(self._running.wait())
         try:
-            await asyncio.wait({answered, exited}, timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done():
-                return answered.result()
+            await asyncio.wait({asked, exited}, timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return asked.result()
             if exited.done():
                 raise self.failure(f"ended with status {exited.result()} before its first answer")
             raise self.failure(f"did not answer within {self._start_timeout_s:g} s")
         finally:
-            answered.cancel()
+            asked.cancel()
             exited.cancel()
 
     async def exited(self) -> int:
         """Wait for the process to end by itself; returns its status."""
         return await self._running.wait()
+
+    async def ended(self) -> str:
+        """Wait for the process to end by itself; returns how, with the end of its log."""
+        return str(self.failure(f"ended with status {await self.exited()}"))
 
     async def stop(self, drain_s: float) -> None:
         """Let the engine finish what it is answering, at most `drain_s` seconds, then make sure that nothing of it is left."""
@@ -133,7 +141,7 @@ class SlotProcess:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            (self._folder / _KEY_NAME).unlink(missing_ok=True)
+            (self._folder / KEY_NAME).unlink(missing_ok=True)
         await self._process.wait()
 
     def failure(self, what: str) -> SlotError:
@@ -148,28 +156,11 @@ class SlotProcess:
             raise RuntimeError("SlotProcess.start() was not awaited")
         return self._process
 
-    async def _answered(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
-        headers = {"Authorization": f"Bearer {self._key.get_secret_value()}"}
-        async with aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=False) as session:
-            while not await self._answers(session):
-                await asyncio.sleep(_PROBE_EVERY_S)
-
-    async def _answers(self, session: aiohttp.ClientSession) -> bool:
-        # A server of somebody else on this port does not know the model of this name.
-        question = {"model": self.release_id, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
-        try:
-            async with session.post(f"{self.base_url}/v1/completions", json=question) as answer:
-                body = await answer.json() if answer.ok else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError):
-            return False
-        return isinstance(body, dict) and body.get("model") == self.release_id and bool(body.get("choices"))
-
 
 def read_key(folder: Path) -> SecretStr | None:
     """The key of the slot in `folder`; None when none runs."""
     try:
-        return SecretStr((folder / _KEY_NAME).read_text(encoding="utf-8"))
+        return SecretStr((folder / KEY_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

@@ -1,33 +1,35 @@
-"""Makes what runs agree with what the registry wants: every champion, and every release under a lease.
+"""Makes what runs agree with what the registry wants: every champion, and every release under a lease, as far as there is room.
 
 One coroutine per slot tells that slot's story: verify, start, wait until ready, wait until it ends, wait a little, again.
-The champion's slot is never stopped while it is the champion; when it is replaced it stays warm for a while, so that going back
-is instant. When the registry cannot be read, everything stays as it is. It stops nothing that it did not start.
-Knows nothing of HTTP. Next: `routing.py`, which sends traffic to what is ready; `server.py`, which runs both.
+The champion's slot is not stopped while it is the champion, unless a recipe lets a candidate take its place; when it is replaced it
+stays warm for a while, so that going back is instant. When the registry cannot be read, everything stays as it is. It stops nothing that
+it did not start. Knows nothing of HTTP. Next: `places.py`, who runs where not all can; `routing.py`, which sends traffic to what is ready.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from serving.artefact import fingerprint, verify_artefact
+from evaluation.client import Endpoint
+from serving.artefact import fingerprint
+from serving.engines import Command, Engine, engine_for, verify_before_start
 from serving.errors import RegistryError, SlotError
 from serving.lifecycle import State
+from serving.memory import Memory, memory_of_this_machine
+from serving.places import Places, Tenancy, places
 from serving.records import Release, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
-from serving.slots import EngineCommand, SlotProcess
+from serving.slots import read_key
+from serving.start_check import check_start
 from training.errors import RecordError
 
 _log = logging.getLogger(__name__)
 
 _HANDOVER_S = 2.0
 _SERVING = (State.LIVE, State.CANARY)
-
-Command = Callable[[Release, int], EngineCommand]
-"""(release, port) -> the engine to run."""
 
 
 def wanted_releases(snapshot: Snapshot, now: datetime) -> dict[str, Release]:
@@ -46,9 +48,21 @@ def backoff_s(crashes: int, first_s: float, cap_s: float) -> float:
 class Supervisor:
     """Runs engines for one registry. Call it from one event loop, and only in the server that beats for that registry."""
 
-    def __init__(self, registry: Registry, settings: Settings, command: Command, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        command: Command,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        memory: Memory | None = None,
+    ) -> None:
         self._registry, self._settings, self._command, self._now = registry, settings, command, now
+        self._memory = memory or memory_of_this_machine()
         self._tending: dict[str, asyncio.Task[None]] = {}
+        self._tended: dict[str, Release] = {}
+        self._making_room: set[str] = set()
+        self._waiting: dict[str, SlotState] = {}
         self._serving: frozenset[str] = frozenset()
         self._rows: dict[str, SlotInfo | None] = {}
         self._unsaid: set[str] = set()
@@ -74,11 +88,43 @@ class Supervisor:
         snapshot = await self._keep_warm(await asyncio.to_thread(self._registry.snapshot))
         wanted = wanted_releases(snapshot, self._now())
         self._forget_ended()
+        kept = {rollout.champion_id for rollout in snapshot.rollouts}
+        given = await self._places(list(wanted.values()), kept)
         for release_id, task in self._tending.items():
-            if release_id not in wanted and not task.cancelling():
+            if release_id not in given and not task.cancelling():
+                if release_id in given.waiting:
+                    self._making_room.add(release_id)
                 task.cancel()
-        for release_id in wanted.keys() - self._tending.keys():
-            self._tending[release_id] = asyncio.create_task(self._tend(wanted[release_id]), name=f"slot {release_id}")
+        # What is still being stopped keeps its place until it is gone.
+        leaving = [self._tended[release_id] for release_id in self._tending if release_id not in given]
+        now = await self._places(given.run, kept, leaving) if leaving else given
+        await self._say_who_waits(given.waiting, now.waiting)
+        for release in now.run:
+            if release.id not in self._tending:
+                self._tended[release.id] = release
+                self._tending[release.id] = asyncio.create_task(self._tend(release), name=f"slot {release.id}")
+
+    async def _places(self, wanted: Sequence[Release], kept: Collection[str], leaving: Sequence[Release] = ()) -> Places:
+        if not self._waiting and not leaving and all(release.id in self._tending for release in wanted):
+            return Places(list(wanted))  # nothing is new: looking at every process each second would be for nothing
+        pids = [row.pid for row in self._rows.values() if row is not None and row.pid is not None]
+        return await asyncio.to_thread(places, wanted, self._memory, Tenancy(pids, kept, leaving))
+
+    async def _say_who_waits(self, without_place: Mapping[str, str], soon: Mapping[str, str]) -> None:
+        """Speak for engines that do not run; one that is still being stopped speaks for itself."""
+        said = {name: (SlotState.STARTING, reason) for name, reason in soon.items()}
+        said |= {name: (SlotState.WAITING, reason) for name, reason in without_place.items()}
+        waiting = {name: said[name][0] for name in said if name not in self._tending}
+        for release_id in self._waiting.keys() - waiting.keys() - self._tending.keys():
+            self._rows[release_id] = None
+            self._unsaid.add(release_id)
+        for release_id, state in waiting.items():
+            # The amounts change from look to look; only the first is news.
+            if self._waiting.get(release_id) is not state:
+                _log.warning("slot %s: %s", release_id, said[release_id][1])
+                await self._say(release_id, state, _Crashes(self._settings.restart_cap_s), said[release_id][1])
+        self._waiting = waiting
+        await self._flush_or_wait()
 
     async def stop(self) -> None:
         """Drain and stop every slot."""
@@ -113,6 +159,8 @@ class Supervisor:
         for release_id, task in list(self._tending.items()):
             if task.done():
                 del self._tending[release_id]
+                del self._tended[release_id]
+                self._making_room.discard(release_id)
                 if not task.cancelled() and (error := task.exception()) is not None:
                     _log.error("slot %s: unexpected end, starting again", release_id, exc_info=error)
 
@@ -136,7 +184,7 @@ class Supervisor:
             await self._say(release.id, SlotState.STARTING, history, "verifying the files" + history.epilogue)
             before = await asyncio.to_thread(fingerprint, release.model_dir)
             try:
-                await asyncio.to_thread(verify_artefact, release)
+                await asyncio.to_thread(verify_before_start, release)
                 return
             except (RecordError, OSError) as error:
                 _log.error("slot %s will not be served: %s", release.id, error)
@@ -145,31 +193,49 @@ class Supervisor:
                 await asyncio.sleep(self._settings.reconcile_s)
 
     async def _one_life(self, release: Release, history: "_Crashes") -> str:
-        """From start to end of one process; returns why it ended."""
-        folder = self._settings.slot_folder(release.id)
-        slot = SlotProcess(release.id, folder, lambda port: self._command(release, port), start_timeout_s=self._settings.start_timeout_s)
+        """From start to end of one engine; returns why it ended."""
+        slot = engine_for(release, self._settings, self._command)
         drain_s = 0.0
         try:
             await slot.start()
             await self._say(release.id, SlotState.STARTING, history, "waiting for the first answer" + history.epilogue, slot)
             await slot.ready()
+            said = await self._compared(release, slot)
             drain_s = self._settings.drain_s
             history.ready()
-            await self._say(release.id, SlotState.READY, history, "", slot)
+            await self._say(release.id, SlotState.READY, history, said, slot)
             _log.info("slot %s is ready at %s", release.id, slot.base_url)
-            return str(slot.failure(f"ended with status {await slot.exited()}"))
+            return await slot.ended()
         except SlotError as error:
             return str(error)
         except asyncio.CancelledError:
-            await self._say(release.id, SlotState.STOPPING, history, "no longer wanted", slot)
+            if release.id in self._making_room:
+                await self._say(release.id, SlotState.STOPPING, history, "makes room for another engine", slot)
+                await asyncio.sleep(_HANDOVER_S)  # until every gateway has seen it, and sends nothing more
+            else:
+                await self._say(release.id, SlotState.STOPPING, history, "no longer wanted", slot)
             raise
         finally:
             await slot.stop(drain_s)
 
-    async def _say(self, release_id: str, state: SlotState, history: "_Crashes", reason: str, slot: SlotProcess | None = None) -> None:
-        port, pid = (slot.port, slot.pid) if slot else (None, None)
+    async def _compared(self, release: Release, slot: Engine) -> str:
+        """Hold the engine against what was judged; what there is to say about it."""
+        key = read_key(self._settings.slot_folder(release.id))
+        if key is None:
+            raise SlotError(f"the key of {release.id} is gone", do="let nobody else write to the slots' folders")
+        endpoint = Endpoint(base_url=slot.base_url, api_key=key, model=slot.served_name)
+        return await asyncio.to_thread(check_start, self._settings.live_folder, release.id, release.model_digest, endpoint)
+
+    async def _say(self, release_id: str, state: SlotState, history: "_Crashes", reason: str, slot: Engine | None = None) -> None:
         self._rows[release_id] = SlotInfo(
-            release_id=release_id, state=state, port=port, pid=pid, restarts=history.total, reason=reason, updated_at=self._now()
+            release_id=release_id,
+            state=state,
+            base_url=slot.base_url if slot else None,
+            served_name=slot.served_name if slot else release_id,
+            pid=slot.pid if slot else None,
+            restarts=history.total,
+            reason=reason,
+            updated_at=self._now(),
         )
         self._unsaid.add(release_id)
         await self._flush_or_wait()

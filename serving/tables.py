@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 from serving.lifecycle import State
 from serving.records import RolloutStatus, SlotState
 
-REVISION = "0003"
+REVISION = "0004"
 """What a registry must be at for this code to use it: the newest file in `migrations/versions/`."""
 
 metadata = MetaData()
@@ -189,7 +189,8 @@ slots = Table(
     metadata,
     Column("release_id", ForeignKey("releases.id"), primary_key=True),
     Column("state", _states(SlotState, "slot_state"), nullable=False),
-    Column("port", Integer),
+    Column("base_url", Text),
+    Column("served_name", Text, nullable=False),
     Column("pid", Integer),
     Column("restarts", Integer, nullable=False),
     Column("reason", Text, nullable=False),

@@ -23,6 +23,7 @@ from serving.routing import Backend, Route, RoutingTable, champion_route
 from serving.settings import Settings
 from serving.upstream import Upstream
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
+from tests.fakes_serving import slot_info as serving_slot
 
 KEY = "tg-test-key"
 APPROVER_KEY = "tg-approver-key"
@@ -92,7 +93,7 @@ def key_info(name: str, *scopes: Scope, **terms: Any) -> KeyInfo:
 
 def backend_of(slot: FakeSlot) -> Backend:
     """What the routing table says of this slot."""
-    return Backend(slot.release_id, slot.base_url, SecretStr(SLOT_KEY))
+    return Backend(slot.release_id, slot.base_url, SecretStr(SLOT_KEY), slot.release_id)
 
 
 @contextlib.asynccontextmanager
@@ -141,7 +142,7 @@ def release(number: int, state: State) -> Release:
 
 def slot_info(number: int, state: SlotState) -> SlotInfo:
     """What the registry knows of a release's engine."""
-    return SlotInfo(release_id=f"{PUBLIC_NAME}-{number}", state=state, port=1, pid=1, restarts=0, reason="", updated_at=datetime.now(UTC))
+    return serving_slot(f"{PUBLIC_NAME}-{number}", state, datetime.now(UTC), port=1)
 
 
 async def becomes(condition: Any, within_s: float = 1.0) -> bool:

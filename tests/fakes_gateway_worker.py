@@ -20,7 +20,7 @@ from tests.fakes_gateway import PUBLIC_NAME, SLOT_KEY, key_ring, settings_for_te
 
 
 async def _serve(listener: socket.socket, slot_url: str) -> None:
-    table = RoutingTable({PUBLIC_NAME: champion_route(PUBLIC_NAME, Backend("clinic-1", slot_url, SecretStr(SLOT_KEY)))})
+    table = RoutingTable({PUBLIC_NAME: champion_route(PUBLIC_NAME, Backend("clinic-1", slot_url, SecretStr(SLOT_KEY), "clinic-1"))})
     settings, stop = settings_for_tests(), asyncio.Event()
     door = Door(create_app(settings, table, key_ring(), Upstream(connect_timeout_s=1), GatewayMetrics()), settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -13,13 +13,13 @@ from pydantic import SecretStr
 
 from serving.errors import RegistryError
 from serving.lifecycle import State
-from serving.records import Release, Rollout, SlotInfo, SlotState
+from serving.records import Release, Rollout, SlotState
 from serving.registry import Registry
 from serving.rollout_controller import RolloutController
 from serving.rollout_counts import Tallies
 from serving.rollout_section import RolloutSection, RolloutStep
 from serving.routing import Leases, Route, choose, routes_of
-from tests.fakes_serving import Clock, canary
+from tests.fakes_serving import Clock, canary, slot_info
 
 TICK_S = 1.0
 SLOT_KEY = SecretStr("slot")
@@ -83,9 +83,7 @@ class Town:
     def slot(self, release_id: str, state: SlotState) -> None:
         """What the supervisor says of a slot."""
         port = 20_000 + self.registry.release(release_id).number
-        self.registry.set_slot(
-            SlotInfo(release_id=release_id, state=state, port=port, pid=1, restarts=0, reason="told so", updated_at=self.clock())
-        )
+        self.registry.set_slot(slot_info(release_id, state, self.clock(), port=port, reason="told so"))
 
     def release(self, number: int = 2) -> Release:
         """clinic-1 is the champion, clinic-2 the canary."""

@@ -4,11 +4,12 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from serving.config import ServingSection
 from serving.engine import EngineCommand
 from serving.lifecycle import State
-from serving.records import Release, Rollout, ServerInfo
+from serving.records import Release, Rollout, ServerInfo, SlotInfo, SlotState
 from serving.registry import Registry
 from serving.rollout_section import RolloutSection, RolloutStep
 from training.records import BaseModelRecord, digest_files
@@ -43,8 +44,9 @@ def candidate(
     digest: str = "a" * 64,
     folder: Path = Path("/models/a"),
     rollout: RolloutSection = STEPS,
+    **more: Any,
 ) -> Release:
-    section = ServingSection(public_name=name, rollout=rollout)
+    section = ServingSection(public_name=name, rollout=rollout, **more)
     return registry.add_release(
         public_name=name, model_digest=digest, model_dir=folder, serving=section, recipe_name="demo", requester="ann"
     )
@@ -55,9 +57,9 @@ def champion(registry: Registry, *, name: str = "clinic", digest: str = "a" * 64
 
 
 def approved(
-    registry: Registry, *, name: str = "clinic", digest: str, folder: Path = Path("/models/b"), rollout: RolloutSection = STEPS
+    registry: Registry, *, name: str = "clinic", digest: str, folder: Path = Path("/models/b"), rollout: RolloutSection = STEPS, **more: Any
 ) -> Release:
-    release = candidate(registry, name=name, digest=digest, folder=folder, rollout=rollout)
+    release = candidate(registry, name=name, digest=digest, folder=folder, rollout=rollout, **more)
     registry.submit(release.id, EVIDENCE, None, "gate")
     return registry.approve(release.id, EVIDENCE, "bob")
 
@@ -99,6 +101,14 @@ def _was_live(registry: Registry, state: State) -> Release:
 
 def server_info(clock: Clock, *, boot_id: str = "one", pid: int = 1) -> ServerInfo:
     return ServerInfo(boot_id=boot_id, hostname="box", pid=pid, host="127.0.0.1", port=8080, started_at=clock(), beat_at=clock())
+
+
+def slot_info(release_id: str, state: SlotState, at: datetime, *, port: int | None = 20_001, reason: str = "") -> SlotInfo:
+    """What a server says of an engine on its own machine."""
+    address = None if port is None else f"http://127.0.0.1:{port}"
+    return SlotInfo(
+        release_id=release_id, state=state, base_url=address, served_name=release_id, pid=1, restarts=0, reason=reason, updated_at=at
+    )
 
 
 def fake_engine(*flags: str) -> Callable[[Release, int], EngineCommand]:

@@ -86,7 +86,9 @@ async def run_slot() -> None:
 
 async def run_gateway(slot_port: str) -> None:
     """The gateway's process, as `tunegate serve` runs it."""
-    routes = {PUBLIC_NAME: champion_route(PUBLIC_NAME, Backend("clinic-1", f"http://127.0.0.1:{slot_port}", SecretStr(SLOT_KEY)))}
+    routes = {
+        PUBLIC_NAME: champion_route(PUBLIC_NAME, Backend("clinic-1", f"http://127.0.0.1:{slot_port}", SecretStr(SLOT_KEY), "clinic-1"))
+    }
     settings = Settings(max_in_flight=1000)
     info = KeyInfo(id="key-1", name="benchmark", scopes=frozenset({Scope.INFER}), created_at=datetime.now(UTC), revoked_at=None)
     ring = KeyRing({hash_secret(KEY): info})

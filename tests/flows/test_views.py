@@ -8,10 +8,10 @@ import pytest
 
 from flows import views
 from serving.keys import Scope
-from serving.records import ServerInfo, SlotInfo, SlotState
+from serving.records import ServerInfo, SlotState
 from serving.registry import Registry, utc_now
 from tests.fakes_flows import printed, quiet_console
-from tests.fakes_serving import EVIDENCE, approved, candidate, champion, url_in
+from tests.fakes_serving import EVIDENCE, approved, candidate, champion, slot_info, url_in
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def beat(registry: Registry) -> None:
 
 def slot(registry: Registry, release: str, reason: str = "") -> None:
     state = SlotState.FAILED if reason else SlotState.READY
-    registry.set_slot(SlotInfo(release_id=release, state=state, port=20000, pid=8, restarts=0, reason=reason, updated_at=utc_now()))
+    registry.set_slot(slot_info(release, state, utc_now(), port=20000, reason=reason))
 
 
 def test_an_empty_registry_names_the_first_command(registry: Registry) -> None:

@@ -34,6 +34,7 @@ from serving.surroundings import Surroundings
 from tests.fakes_engine_tiny import write_tiny_model
 from tests.fakes_gateway import CHAT, PUBLIC_NAME, Stack, backend_of, gateway_over, release
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
+from tests.fakes_serving import slot_info
 from tests.fakes_suites import many_prompts, write_suite
 
 PROMETHEUS = shutil.which("prometheus")
@@ -63,7 +64,7 @@ def registry_of(port: int) -> Snapshot:
 
     def slot(number: int, state: SlotState, at: int | None) -> SlotInfo:
         now = datetime.now(UTC)
-        return SlotInfo(release_id=f"{PUBLIC_NAME}-{number}", state=state, port=at, pid=1, restarts=0, reason="", updated_at=now)
+        return slot_info(f"{PUBLIC_NAME}-{number}", state, now, port=at)
 
     return Snapshot(
         generation=2,
@@ -109,7 +110,7 @@ async def real_engine(folder: Path) -> AsyncIterator[tuple[Backend, int]]:
         await slot.ready()
         key = read_key(folder / "slot")
         assert key is not None
-        yield Backend("clinic-2", slot.base_url, key), slot.port
+        yield Backend("clinic-2", slot.base_url, key, "clinic-2"), slot.port
     finally:
         await slot.stop(1)
 

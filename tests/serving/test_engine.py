@@ -81,6 +81,7 @@ def test_on_a_cpu_vllm_listens_on_loopback_under_the_releases_name(tmp_path: Pat
         "--max-num-seqs": "4",
         "--shutdown-timeout": "3",
         "--disable-uvicorn-access-log": "",
+        "--enable-prefix-caching": "",
         "--enforce-eager": "",
     }
 
@@ -102,6 +103,47 @@ def test_on_a_gpu_vllm_runs_by_its_own_entry_with_its_share_of_the_memory(tmp_pa
     assert given["--gpu-memory-utilization"] == "0.45"
     assert "--enforce-eager" not in given
     assert not [name for name in command.env if "CPU" in name or "OMP" in name]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked"),
+    [
+        ({}, {"--enable-prefix-caching": ""}),
+        ({"prefix_caching": False}, {"--no-enable-prefix-caching": ""}),
+        ({"quantization": "fp8"}, {"--quantization": "fp8"}),
+        ({"quantization": "bitsandbytes"}, {"--quantization": "bitsandbytes"}),
+        ({"tensor_parallel": 2}, {"--tensor-parallel-size": "2"}),
+        ({"pipeline_parallel": 4}, {"--pipeline-parallel-size": "4"}),
+    ],
+)
+@pytest.mark.usefixtures("on_gpu")
+def test_what_the_recipe_asks_of_the_engine_is_on_its_command_line(tmp_path: Path, recipe: dict[str, Any], asked: dict[str, str]) -> None:
+    plain = options(engine_command(model_folder(tmp_path), "clinic-3", 20_001, SECTION).argv)
+    given = options(engine_command(model_folder(tmp_path), "clinic-3", 20_001, SECTION.model_copy(update=recipe)).argv)
+    assert {name: value for name, value in given.items() if name in asked} == asked
+    assert given.keys() - plain.keys() == asked.keys() - plain.keys()
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_a_chat_template_of_the_recipe_is_passed_on_and_must_be_there(tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    section = SECTION.model_copy(update={"chat_template": template})
+    with pytest.raises(ValueError, match=r"serving.chat_template: .*own.jinja is no file"):
+        engine_command(model_folder(tmp_path), "clinic-3", 20_001, section)
+    template.write_text("{{ messages }}")
+    assert options(engine_command(model_folder(tmp_path), "clinic-3", 20_001, section).argv)["--chat-template"] == str(template)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_quantization_that_a_cpu_cannot_serve_is_refused_before_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"serving.quantization: fp8 needs a GPU"):
+        engine_command(model_folder(tmp_path), "clinic-3", 20_001, SECTION.model_copy(update={"quantization": "fp8"}))
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_an_engine_is_bound_to_the_cores_that_the_settings_name(tmp_path: Path) -> None:
+    env = engine_command(model_folder(tmp_path), "clinic-3", 20_001, SECTION, cpu_bind="0-3|4-7").env
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0-3|4-7"
 
 
 @pytest.mark.parametrize("machine", ["on_cpu", "on_gpu"])

@@ -54,7 +54,7 @@ async def slot_process(chunks: int, gap_s: float) -> AsyncIterator[tuple[asyncio
     try:
         assert process.stdout
         url = (await process.stdout.readline()).decode().strip()
-        yield process, Backend("clinic-1", url, SecretStr(SLOT_KEY))
+        yield process, Backend("clinic-1", url, SecretStr(SLOT_KEY), "clinic-1")
     finally:
         if process.returncode is None:
             process.kill()
@@ -145,7 +145,7 @@ async def test_a_host_that_swallows_connections_is_given_up_after_the_connect_ti
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
-        backend = Backend("clinic-1", f"http://127.0.0.1:{port}", SecretStr(SLOT_KEY))
+        backend = Backend("clinic-1", f"http://127.0.0.1:{port}", SecretStr(SLOT_KEY), "clinic-1")
         async with gateway_over({PUBLIC_NAME: backend}, connect_timeout_s=0.2) as stack, stack.post() as response:
             assert response.status == 503
             assert stack.value("tunegate_upstream_errors_total", release="clinic-1", kind="connect") == 1

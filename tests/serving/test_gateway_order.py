@@ -16,7 +16,7 @@ from tests.fakes_gateway import CHAT, KEY, PUBLIC_NAME, TESTER_KEY, Stack, backe
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
 
 pytestmark = pytest.mark.anyio
-OLD, NEW, OTHER = (Backend(f"clinic-{number}", "http://127.0.0.1:1", SecretStr("k")) for number in (1, 2, 3))
+OLD, NEW, OTHER = (Backend(f"clinic-{number}", "http://127.0.0.1:1", SecretStr("k"), f"clinic-{number}") for number in (1, 2, 3))
 
 
 @pytest.fixture

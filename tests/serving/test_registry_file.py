@@ -14,11 +14,11 @@ import pytest
 
 from serving.errors import AlreadyServing, RegistryError, SettingsError
 from serving.postgres_server import WRITERS
-from serving.records import SlotInfo, SlotState
+from serving.records import SlotState
 from serving.registry import Registry
 from serving.tables import REVISION
 from tests.fakes_postgres import Cluster
-from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, server_info, url_in
+from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, server_info, slot_info, url_in
 
 ROOT = Path(__file__).parents[2]
 Beside = Callable[[str], None]
@@ -233,8 +233,8 @@ def test_a_slot_row_is_replaced_and_dropped(tmp_path: Path) -> None:
     clock = Clock()
     registry = Registry(url_in(tmp_path), now=clock)
     release = candidate(registry)
-    slot = SlotInfo(release_id=release.id, state=SlotState.STARTING, port=None, pid=None, restarts=0, reason="", updated_at=clock())
-    ready = slot.model_copy(update={"state": SlotState.READY, "port": 20123, "pid": 7})
+    slot = slot_info(release.id, SlotState.STARTING, clock(), port=None)
+    ready = slot.model_copy(update={"state": SlotState.READY, "base_url": "http://127.0.0.1:20123", "pid": 7})
     registry.set_slot(slot)
     registry.set_slot(ready)
     assert registry.slots() == (ready,)
@@ -270,7 +270,7 @@ def test_a_new_server_forgets_the_slots_of_the_one_before_and_a_heartbeat_does_n
     registry = Registry(url_in(tmp_path), now=clock)
     release = candidate(registry)
     registry.beat(server_info(clock, boot_id="one"))
-    slot = SlotInfo(release_id=release.id, state=SlotState.READY, port=1, pid=1, restarts=0, reason="", updated_at=clock())
+    slot = slot_info(release.id, SlotState.READY, clock())
     registry.set_slot(slot)
     registry.beat(server_info(clock, boot_id="one"))
     assert registry.slots() == (slot,)

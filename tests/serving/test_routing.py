@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from serving.keys import KeyRing, Scope
-from serving.records import Release, SlotInfo, SlotState, Snapshot
+from serving.records import Release, SlotState, Snapshot
 from serving.registry import Registry
 from serving.routing import Backend, Leases, Route, RoutingTable, Target, View, choose, follow, routes_of
-from tests.fakes_serving import EVIDENCE, Clock, approved, canary, champion, url_in
+from tests.fakes_serving import EVIDENCE, Clock, approved, canary, champion, slot_info, url_in
 
 POLL_S = 0.02
 
@@ -35,8 +35,7 @@ class Desk:
         return (self.clock() - Clock()()).total_seconds() + 1000
 
     def slot(self, release: Release, state: SlotState, port: int | None = 20_001) -> None:
-        info = SlotInfo(release_id=release.id, state=state, port=port, pid=1, restarts=0, reason="", updated_at=self.clock())
-        self.registry.set_slot(info)
+        self.registry.set_slot(slot_info(release.id, state, self.clock(), port=port))
 
     def route(self) -> Route:
         return routes_of(self.registry.snapshot(), read_key, self.leases)["clinic"]
@@ -75,7 +74,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def to_champion(release: Release, port: int = 20_001, weight: float = 1.0) -> Target:
-    return Target(Backend(release.id, f"http://127.0.0.1:{port}", SecretStr(f"key of {release.id}")), weight, "champion")
+    return Target(Backend(release.id, f"http://127.0.0.1:{port}", SecretStr(f"key of {release.id}"), release.id), weight, "champion")
 
 
 @pytest.mark.parametrize("state", list(SlotState))
@@ -83,7 +82,28 @@ def test_only_a_ready_slot_gets_traffic(desk: Desk, state: SlotState) -> None:
     release = champion(desk.registry)
     desk.slot(release, state)
     targets = (to_champion(release),) if state is SlotState.READY else ()
-    assert routes_of(desk.registry.snapshot(), read_key, desk.leases)["clinic"] == Route("clinic", targets)
+    assert routes_of(desk.registry.snapshot(), read_key, desk.leases)["clinic"].targets == targets
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "changing"),
+    [
+        (None, 0, True),
+        (SlotState.WAITING, 0, True),
+        (SlotState.STARTING, 0, True),
+        (SlotState.STARTING, 1, False),
+        (SlotState.STOPPING, 0, True),
+        (SlotState.READY, 0, False),
+        (SlotState.FAILED, 1, False),
+    ],
+)
+def test_an_engine_that_comes_for_the_first_time_is_worth_a_longer_wait_than_one_that_crashed(
+    desk: Desk, state: SlotState | None, restarts: int, changing: bool
+) -> None:
+    release = champion(desk.registry)
+    if state is not None:
+        desk.registry.set_slot(slot_info(release.id, state, desk.clock()).model_copy(update={"restarts": restarts}))
+    assert desk.route().changing == changing
 
 
 def test_a_ready_slot_without_a_key_gets_no_traffic(desk: Desk) -> None:
@@ -261,4 +281,4 @@ def test_the_last_good_table_stays_while_the_registry_is_gone_and_lets_nobody_ne
 
 
 def test_no_key_is_in_what_is_printed_of_a_backend() -> None:
-    assert "secret" not in repr(Backend("clinic-1", "http://127.0.0.1:1", SecretStr("secret")))
+    assert "secret" not in repr(Backend("clinic-1", "http://127.0.0.1:1", SecretStr("secret"), "clinic-1"))

@@ -21,6 +21,7 @@ from serving.errors import PortInUse, ServerError
 from serving.keys import Scope
 from serving.records import Release, SlotState
 from serving.registry import Registry
+from serving.rollout_section import RolloutSection
 from serving.server import listen
 from serving.slots import free_port
 from tests.fakes_serving import EVIDENCE, approved, champion, write_model
@@ -146,6 +147,36 @@ def test_a_promotion_under_load_fails_no_request(site: Site) -> None:
     releases = [release for _, release in answers]
     assert set(releases) == {"clinic-1", "clinic-2"}
     assert releases[-1] == "clinic-1"
+
+
+def test_an_engine_exchanged_in_place_under_load_loses_no_request_and_never_runs_beside_the_old_one(site: Site) -> None:
+    digest = write_model(site.folder / "b", "second")
+    release = approved(site.registry, digest=digest, folder=site.folder / "b", rollout=RolloutSection(), change="recreate")
+    stop, beside = False, list[int]()
+
+    async def caller() -> list[tuple[int, str]]:
+        answers = []
+        while not stop:
+            status, by, body = await ask(site.port, site.secret, words=3, stream=True)
+            answers.append((status if body.endswith("data: [DONE]\n\n") else 0, by))
+        return answers
+
+    async def story() -> list[tuple[int, str]]:
+        nonlocal stop
+        callers = [asyncio.create_task(caller()) for _ in range(8)]
+        await asyncio.to_thread(site.registry.promote, release.id, EVIDENCE, "bob")
+        while not site.is_ready(release):
+            beside.append(sum(slot.pid is not None for slot in site.registry.slots()))
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        stop = True
+        return [answer for answers in await asyncio.gather(*callers) for answer in answers]
+
+    with site.serving("--token-s", "0.02"):
+        answers = asyncio.run(story())
+    assert {status for status, _ in answers} == {200}
+    assert {by for _, by in answers} == {"clinic-1", "clinic-2"}
+    assert max(beside) == 1
 
 
 def test_a_signal_lets_streams_finish_stops_engines_and_exits_with_0(site: Site) -> None:

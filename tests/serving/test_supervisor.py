@@ -1,7 +1,7 @@
 """The supervisor over a real registry and real processes; the clock of leases is moved by hand."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from itertools import product
@@ -11,12 +11,15 @@ import psutil
 import pytest
 
 from serving.artefact import verify_artefact
+from serving.engines import Command
 from serving.lifecycle import State
+from serving.memory import Memory
 from serving.records import Release, SlotInfo, SlotState
 from serving.registry import Registry
+from serving.rollout_section import RolloutSection
 from serving.settings import Settings
 from serving.slots import EngineCommand
-from serving.supervisor import Command, Supervisor, backoff_s, wanted_releases
+from serving.supervisor import Supervisor, backoff_s, wanted_releases
 from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, fake_engine, release_in, url_in, write_model
 from training.errors import RecordError
 from training.records import MergeCertificate, MergedModel, MergeMeasurement, digest_files
@@ -47,9 +50,9 @@ class Stage:
     def is_in(self, release: Release, state: SlotState | None) -> Callable[[], bool]:
         return lambda: (slot.state if (slot := self.slot(release)) else None) is state
 
-    def play(self, story: Callable[[], Awaitable[None]], command: Command | None = None) -> None:
+    def play(self, story: Callable[[], Awaitable[None]], command: Command | None = None, memory: Memory | None = None) -> None:
         async def run() -> None:
-            supervisor = Supervisor(self.registry, self.settings, command or fake_engine(), now=self.clock)
+            supervisor = Supervisor(self.registry, self.settings, command or fake_engine(), now=self.clock, memory=memory)
             running = asyncio.create_task(supervisor.run())
             try:
                 await story()
@@ -313,3 +316,56 @@ def test_a_true_artefact_of_another_model_is_refused(tmp_path: Path) -> None:
         write_model(tmp_path / "m")
         with pytest.raises(RecordError, match="but clinic-1 is aaaaaaaaaaaa"):
             verify_artefact(candidate(registry, digest="a" * 64, folder=tmp_path / "m"))
+
+
+class OneEngine:
+    """Memory for one engine alone."""
+
+    def needs(self, release: Release) -> float:
+        return 1.0
+
+    def room(self, engines: Collection[int]) -> float:
+        return 1.5
+
+    def words(self, amount: float) -> str:
+        return f"{amount:g} GiB"
+
+
+def test_without_memory_for_two_the_newcomer_waits_and_takes_the_place_when_it_is_promoted(stage: Stage) -> None:
+    old, new = stage.champion(), stage.approved()
+    alive_at_once: list[int] = []
+
+    async def story() -> None:
+        stage.want(new, 60)
+        await until(stage.is_in(old, SlotState.READY))
+        await until(stage.is_in(new, SlotState.WAITING))
+        waiting = stage.slot(new)
+        assert waiting is not None
+        assert waiting.reason == "no memory for it beside clinic-1: it needs 1 GiB, 0.5 GiB are free"
+        stage.registry.promote(new.id, EVIDENCE, "bob")
+        while not stage.is_in(new, SlotState.READY)():
+            alive_at_once.append(sum(slot.pid is not None for slot in stage.registry.slots()))
+            await asyncio.sleep(0.02)
+        assert stage.is_in(old, SlotState.WAITING)()
+        stage.registry.rollback("clinic", "bob", "worse")
+        await until(stage.is_in(old, SlotState.READY))
+
+    stage.play(story, memory=OneEngine())
+    assert max(alive_at_once) == 1
+
+
+def test_a_recipe_that_says_so_lets_a_candidate_take_the_champions_place_while_it_is_judged(stage: Stage) -> None:
+    live = stage.champion()
+    digest = write_model(stage.folder / "c", "third")
+    judged = candidate(stage.registry, digest=digest, folder=stage.folder / "c", rollout=RolloutSection(), change="recreate")
+
+    async def story() -> None:
+        await until(stage.is_in(live, SlotState.READY))
+        stage.want(judged, 60)
+        await until(stage.is_in(judged, SlotState.READY))
+        assert stage.is_in(live, SlotState.WAITING)()
+        stage.registry.release_slot(judged.id)
+        await until(stage.is_in(live, SlotState.READY))
+        assert stage.slot(judged) is None
+
+    stage.play(story)

@@ -22,6 +22,7 @@ from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
 from flows.gate_cli import gate_app
 from flows.keys_cli import keys_app
 from flows.registry_cli import registry_app
+from flows.release_cli import add_to as add_release_to
 from flows.review_cli import review_app
 from flows.rollout_cli import add_to as add_rollout_to
 from flows.rules_cli import rules_app
@@ -51,6 +52,7 @@ app.add_typer(collect_app, name="collect")
 add_care_to(app)
 add_rollout_to(app)
 add_commands(app)
+add_release_to(app)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]

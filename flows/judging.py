@@ -28,6 +28,7 @@ from flows.cases import Case, case_folder, evidence_of
 from flows.errors import ParityBroken
 from flows.rendering import compare, in_words, keep_for_starts_of, require, weights_of
 from flows.serving_control import ensure_server, start_slot
+from flows.signatures import sign_if_asked
 from flows.stages import Finished, Line, base_folder
 from flows.timing import Timed, timed
 from serving.approvals import Asked
@@ -65,6 +66,7 @@ def keep_champion_serving(line: Line, base: Finished[BaseModelRecord]) -> Releas
     serving, registry = line.recipe.serving, line.registry
     champion = registry.champion(serving.public_name)
     if champion is None:
+        sign_if_asked(line.settings, base.folder)
         first = registry.add_release(
             public_name=serving.public_name,
             model_digest=base.record.digest,
@@ -81,7 +83,8 @@ def keep_champion_serving(line: Line, base: Finished[BaseModelRecord]) -> Releas
 
 
 def register(line: Line, merged: Finished[MergedModel]) -> Release:
-    """The merged model as a candidate; the same model again is the same release while that is under way."""
+    """The merged model as a candidate, signed; the same model again is the same release while that is under way."""
+    sign_if_asked(line.settings, merged.folder)
     return line.registry.add_release(
         public_name=line.recipe.serving.public_name,
         model_digest=merged.record.digest,

@@ -9,15 +9,18 @@ from pathlib import Path
 from serving.records import Release
 from training.errors import RecordError
 from training.records import RECORD_NAME, BaseModelRecord, FileDigest, MergedModel, verify_files
+from training.signing import verify_signature
 
 Fingerprint = frozenset[tuple[str, int, int]]
 
 
-def verify_artefact(release: Release) -> tuple[FileDigest, ...]:
+def verify_artefact(release: Release, public_key: Path | None = None) -> tuple[FileDigest, ...]:
     """Hash every file of the release's model again and compare with its record, and the record with the release; returns the hashes.
 
+    With a public key, its owner must have signed them too.
+
     Raises:
-        RecordError: a file or the record is missing, extra, altered, or belongs to another model.
+        RecordError: a file or the record is missing, extra, altered, or belongs to another model; or the signature does not hold.
     """
     folder = release.model_dir
     record = MergedModel.read(folder) if _kind(folder) == MergedModel.__name__ else BaseModelRecord.read(folder)
@@ -28,6 +31,8 @@ def verify_artefact(release: Release) -> tuple[FileDigest, ...]:
             do="restore the folder, or run the recipe again",
         )
     verify_files(folder, record.files)
+    if public_key is not None:
+        verify_signature(folder, public_key)
     return record.files
 
 

@@ -4,6 +4,7 @@ Next: `slots.py`, `outside_engine.py`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, assert_never
 
 from serving.artefact import verify_artefact
@@ -65,11 +66,13 @@ def engine_for(release: Release, settings: Settings, command: Command) -> Engine
             assert_never(release.serving.engine)
 
 
-def verify_before_start(release: Release) -> None:
-    """Hold what is about to be served against its record. The files here say nothing of what somebody else has loaded.
+def verify_before_start(release: Release, public_key: Path | None = None) -> None:
+    """Hold what is about to be served against its record, and against a signature where a public key is given.
+
+    The files here say nothing of what somebody else has loaded.
 
     Raises:
-        RecordError: it is not what was judged.
+        RecordError: it is not what was judged, or nobody vouches for it.
     """
     if release.serving.engine == "vllm":
-        verify_artefact(release)
+        verify_artefact(release, public_key)

@@ -54,6 +54,14 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = Field(default=None, description="PEM file; with tls_key the gateway speaks HTTPS, without them HTTP")
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key, without a passphrase")
 
+    signing_key: Path | None = Field(
+        default=None, description="PEM file of an elliptic curve's private key that signs each release's model; none: not signed"
+    )
+    signing_key_password: SecretStr = Field(default=SecretStr(""), description="password of signing_key, where it has one")
+    verify_key: Path | None = Field(
+        default=None, description="PEM file of the public key; with it no model is served whose signature does not hold"
+    )
+
     connect_timeout_s: float = Field(default=5.0, ge=0.1, le=60, description="seconds to connect to a slot")
     idle_timeout_s: float = Field(default=60.0, ge=0.1, le=3_600, description="seconds without a byte from a slot before giving up")
     total_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds one request may take in all")

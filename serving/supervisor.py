@@ -24,7 +24,7 @@ from serving.registry import Registry, utc_now
 from serving.settings import Settings
 from serving.slots import read_key
 from serving.start_check import check_start
-from training.errors import RecordError
+from training.errors import TunegateError
 
 _log = logging.getLogger(__name__)
 
@@ -184,9 +184,9 @@ class Supervisor:
             await self._say(release.id, SlotState.STARTING, history, "verifying the files" + history.epilogue)
             before = await asyncio.to_thread(fingerprint, release.model_dir)
             try:
-                await asyncio.to_thread(verify_before_start, release)
+                await asyncio.to_thread(verify_before_start, release, self._settings.verify_key)
                 return
-            except (RecordError, OSError) as error:
+            except (TunegateError, OSError) as error:
                 _log.error("slot %s will not be served: %s", release.id, error)
                 await self._say(release.id, SlotState.FAILED, history, str(error))
             while await asyncio.to_thread(fingerprint, release.model_dir) == before:

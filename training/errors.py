@@ -7,6 +7,7 @@
     ├── TrainingError         a run that started and must not go on (loss is NaN, disk is full)   exit 1
     ├── MergeError            an adapter that cannot be folded into these weights                 exit 1
     └── RecordError           a record or artefact on disk is torn, altered or of another version exit 1
+        └── SignatureError    a model's signature is missing, another key's, or not that of its files
 
 The other folders derive theirs from `TunegateError` in their own `errors.py`.
 """
@@ -60,3 +61,7 @@ class MergeError(TunegateError):
 
 class RecordError(TunegateError):
     """A record or artefact on disk is torn, altered, or written by another version."""
+
+
+class SignatureError(RecordError):
+    """A model's signature is missing, another key's, or not that of its files."""

@@ -17,6 +17,7 @@ from training.atomic import sha256_of, write_text
 from training.errors import RecordError
 
 RECORD_NAME = "record.json"
+SIGNATURE_NAME = "model.sig"
 
 
 def digest_of(value: object) -> str:
@@ -81,11 +82,11 @@ class FileDigest(BaseModel):
 
 
 def digest_files(folder: Path) -> tuple[FileDigest, ...]:
-    """Every file below `folder` in path order, `record.json` excepted."""
+    """Every file below `folder` in path order, `record.json` and the signature, which covers it, excepted."""
     return tuple(
         FileDigest(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != RECORD_NAME
+        if path.is_file() and path.name != RECORD_NAME and path != folder / SIGNATURE_NAME
     )
 
 

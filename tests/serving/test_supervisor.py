@@ -20,9 +20,11 @@ from serving.rollout_section import RolloutSection
 from serving.settings import Settings
 from serving.slots import EngineCommand
 from serving.supervisor import Supervisor, backoff_s, wanted_releases
+from tests.fakes_keys import write_key_pair
 from tests.fakes_serving import EVIDENCE, Clock, approved, candidate, champion, fake_engine, release_in, url_in, write_model
 from training.errors import RecordError
 from training.records import MergeCertificate, MergedModel, MergeMeasurement, digest_files
+from training.signing import sign_model
 
 TIMEOUT_S = 30.0
 
@@ -369,3 +371,24 @@ def test_a_recipe_that_says_so_lets_a_candidate_take_the_champions_place_while_i
         assert stage.slot(judged) is None
 
     stage.play(story)
+
+
+def test_with_a_public_key_a_model_waits_for_a_signature_that_holds(stage: Stage) -> None:
+    private, public = write_key_pair(stage.folder / "keys")
+    stage.settings = stage.settings.model_copy(update={"verify_key": public})
+    release = stage.champion()
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.FAILED))
+        assert "it has no signature" in reason_of(stage, release)
+        sign_model(release.model_dir, write_key_pair(stage.folder / "others")[0])
+        await until(lambda: "Key mismatch" in reason_of(stage, release))
+        sign_model(release.model_dir, private)
+        await until(stage.is_in(release, SlotState.READY))
+
+    stage.play(story)
+
+
+def reason_of(stage: Stage, release: Release) -> str:
+    slot = stage.slot(release)
+    return slot.reason if slot else ""

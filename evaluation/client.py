@@ -56,8 +56,8 @@ class Client:
     def __init__(self, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
         self._endpoint, self._session = endpoint, session
 
-    async def chat(self, messages: Sequence[Message], generation: Generation, *, seed: int = 0) -> ChatAnswer:
-        """Ask for one answer, streamed.
+    async def chat(self, messages: Sequence[Message], generation: Generation, *, seed: int = 0, salt: str | None = None) -> ChatAnswer:
+        """Ask for one answer, streamed. With `salt`, nothing is reused that vLLM has kept of prompts without that salt.
 
         Raises:
             EndpointError: no connection, too slow, HTTP error, an error event, or a stream that ends before `[DONE]`.
@@ -70,6 +70,7 @@ class Client:
             "seed": seed,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **({"cache_salt": salt} if salt else {}),
         }
         began = time.perf_counter()
         text, finish, first, tokens = "", "", None, None

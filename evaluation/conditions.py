@@ -15,7 +15,7 @@ import numpy as np
 
 from evaluation.aggregates import METRICS
 from evaluation.comparison import Comparison, compare, how, p_of_change, power_words
-from evaluation.config import Bound, FlipBudget, GateSection, Margin, MetricName
+from evaluation.config import SPEED, Bound, FlipBudget, GateSection, Margin, MetricName
 from evaluation.pairing import Measured, Pair
 from evaluation.records import Condition, Outcome
 from evaluation.resampling import bootstrap
@@ -212,7 +212,7 @@ def _compared(
         interval=_ends(against.interval),
         detectable=against.detectable,
         outcome=outcome,
-        sentence=f"{place.on}{pair.name} is {words}{'; ' if power else ''}{power}.",
+        sentence=f"{place.on}{pair.name}{', side by side,' if pair.name in SPEED else ''} is {words}{'; ' if power else ''}{power}.",
     )
 
 

@@ -35,6 +35,8 @@ MetricName = Literal[
     "tokens_per_s",
     "forgetting_accuracy",
 ]
+# Compared with a champion's only where both were measured side by side (`side_by_side.py`).
+SPEED: frozenset[MetricName] = frozenset({"latency_p50_s", "latency_p95_s", "ttft_p50_s", "ttft_p95_s", "tokens_per_s"})
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -61,6 +63,14 @@ class ForgettingSection(_Section):
         if twice := sorted({name for name in self.tasks if self.tasks.count(name) > 1}):
             raise ValueError(f"tasks names {', '.join(twice)} twice")
         return self
+
+
+class SideBySideSection(_Section):
+    """How the speed of candidate and champion is compared: by turns, on the same prompts, when the gate decides."""
+
+    prompts: int = Field(default=24, ge=20, le=10_000, description="of the suite, evenly spread; all where it has fewer")
+    max_tokens: int = Field(default=32, ge=1, le=131_072, description="tokens of one answer; fewer where the suite allows fewer")
+    in_flight: int = Field(default=8, ge=1, le=1024, description="requests at once; the two servers take turns after so many")
 
 
 class JudgeSection(_Section):
@@ -102,6 +112,9 @@ class EvaluationSection(_Section):
     )
     repetitions: int = Field(
         default=1, ge=1, le=64, description="answers per prompt, each with a seed of its own; needs a suite with a temperature above 0"
+    )
+    side_by_side: SideBySideSection = Field(
+        default=SideBySideSection(), description="how speed is compared, where the gate compares it with the champion's"
     )
     forgetting: ForgettingSection | None = Field(
         default=ForgettingSection(), description="lm-eval tasks that show what a model has forgotten; null: none"
@@ -164,6 +177,8 @@ class SliceSection(_Section):
     def _decides_something(self) -> Self:
         if not (self.must or self.must_not_regress or self.not_shown_worse):
             raise ValueError("give must, must_not_regress or not_shown_worse; without one of them nothing is judged")
+        if timed := sorted(SPEED & {*self.must_not_regress, *self.not_shown_worse}):
+            raise ValueError(f"{', '.join(timed)}: speed is compared on the whole, not on slices; put it into gate.must_not_regress")
         _refuse_repeats("only", self.only)
         _refuse_repeats("not_shown_worse", self.not_shown_worse)
         return self
@@ -191,6 +206,15 @@ class HumanReviewSection(_Section):
     ties: Literal["half", "excluded"] = Field(default="half", description="a tie counts as half a win, or not at all")
 
 
+class JudgeWinSection(_Section):
+    """The judge model compares both answers to each prompt, in both orders."""
+
+    min_win_rate: float = Field(
+        default=0.5, gt=0, le=1, allow_inf_nan=False, description="share of prompts on which it prefers the candidate; a tie is half"
+    )
+    min_prompts: int = Field(default=30, ge=1, le=100_000, description="fewer compared prompts are INCONCLUSIVE")
+
+
 class GateSection(_Section):
     """When a candidate may take the champion's place. Every condition has to hold."""
 
@@ -208,6 +232,9 @@ class GateSection(_Section):
     flip_budget: FlipBudget | None = Field(default=None, description="prompts that the champion passed and the candidate breaks")
     slices: tuple[SliceSection, ...] = Field(default=(), description="conditions on each topic, tag or language by itself")
     human_review: HumanReviewSection | None = Field(default=None, description="a blind review by people is needed as well")
+    judge_win_rate: JudgeWinSection | None = Field(
+        default=None, description="evaluation.judge has to prefer the candidate; an answer that breaks a rule never wins"
+    )
     require_champion: bool = Field(
         default=False, description="true: without a champion's scorecard the verdict is ERROR, also for a first release"
     )
@@ -229,6 +256,11 @@ class GateSection(_Section):
         if self.alpha * self.resamples < _FEWEST_IN_THE_TAIL:
             raise ValueError(f"{self.resamples} resamples cannot show {self.alpha:g}; take {_FEWEST_IN_THE_TAIL / self.alpha:.0f} or more")
         return self
+
+    @property
+    def compares_speed(self) -> bool:
+        """Whether a condition compares a latency or a rate with the champion's."""
+        return bool(SPEED & {*self.must_not_regress, *self.should_improve})
 
 
 # Resamples beyond the bound, below which the bound is mostly chance.

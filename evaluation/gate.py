@@ -13,8 +13,9 @@ from evaluation.comparison import compare
 from evaluation.conditions import Place, better, error, flips, must, not_worse
 from evaluation.config import GateSection, MetricName, SliceSection
 from evaluation.families import SliceClaim, any_better, none_shown_worse
-from evaluation.pairing import Pair, applies, number_in, number_of, pair_up, slices_of, unequal, unsound
-from evaluation.records import AnswerRecord, Condition, Outcome, Scorecard, Verdict
+from evaluation.judge_pairs import judge_win_rate
+from evaluation.pairing import Pair, applies, number_in, number_of, pair_of, pair_up, slices_of, unequal, unsound
+from evaluation.records import AnswerRecord, Condition, Outcome, Preferences, Scorecard, SideBySide, Verdict
 from evaluation.review_condition import human_review
 from evaluation.review_records import ReviewResult
 from evaluation.statistics import Interval
@@ -27,7 +28,14 @@ _Part = tuple[AnswerRecord, ...]
 
 
 def decide(
-    candidate: Scorecard, champion: Scorecard | None, policy: GateSection, review: ReviewResult | None = None, *, at: str | None = None
+    candidate: Scorecard,
+    champion: Scorecard | None,
+    policy: GateSection,
+    review: ReviewResult | None = None,
+    *,
+    speed: SideBySide | None = None,
+    preferences: Preferences | None = None,
+    at: str | None = None,
 ) -> Verdict:
     """Judge a candidate; without a champion only the absolute conditions apply, unless the policy requires one.
 
@@ -36,14 +44,18 @@ def decide(
         champion: the scorecard of the model it would replace, on the same suite and settings.
         policy: the recipe's `gate` section.
         review: the closed blind review of these two, where there is one.
+        speed: how fast both answered when they took turns; without it, a condition that compares their speed is an ERROR.
+        preferences: what a judge model prefers of the two, where the policy asks for that; without it, that condition is an ERROR.
         at: when, for the record; None is now. Nothing else depends on the clock.
     """
     conditions = [_enough(candidate, policy), *_own(candidate, policy)]
     if champion is not None:
-        conditions += _against(candidate, champion, policy)
+        conditions += _against(candidate, champion, policy, speed)
     elif policy.require_champion:
         reason = "The policy requires a comparison, and there is no champion's scorecard."
         conditions.append(error("require_champion", "a champion's scorecard", reason))
+    if policy.judge_win_rate and champion is not None:
+        conditions.append(judge_win_rate(policy.judge_win_rate, preferences, candidate, champion, policy.alpha))
     if policy.human_review:
         conditions.append(human_review(policy.human_review, review, candidate.digest, champion.digest if champion else None, policy.alpha))
     if len(conditions) == 1:
@@ -53,6 +65,8 @@ def decide(
         candidate_digest=candidate.digest,
         champion_digest=champion.digest if champion else None,
         suite_digest=candidate.suite_digest,
+        speed_digest=speed.digest if speed is not None and policy.compares_speed else None,
+        preferences_digest=preferences.digest if preferences is not None and policy.judge_win_rate else None,
         policy_digest=digest_of(policy.model_dump(mode="json")),
         outcome=worst(condition.outcome for condition in conditions),
         conditions=tuple(conditions),
@@ -66,8 +80,8 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def difference(candidate: Scorecard, champion: Scorecard, name: MetricName, policy: GateSection) -> Interval | None:
-    """Interval of candidate minus champion for any metric, judged or not; None where the two cannot be compared."""
-    pair = _pair(candidate, champion, name)
+    """Interval of candidate minus champion for any metric but speed, judged or not; None where the two cannot be compared."""
+    pair = pair_of(name, candidate, champion, None)
     if isinstance(pair, str) or any(unequal(candidate, champion)):
         return None
     return compare(pair, policy).interval
@@ -75,7 +89,7 @@ def difference(candidate: Scorecard, champion: Scorecard, name: MetricName, poli
 
 def _compares(policy: GateSection) -> bool:
     in_slices = any(part.must_not_regress or part.not_shown_worse for part in policy.slices)
-    return bool(policy.must_not_regress or policy.should_improve or policy.flip_budget or in_slices)
+    return bool(policy.must_not_regress or policy.should_improve or policy.flip_budget or policy.judge_win_rate or in_slices)
 
 
 def _enough(candidate: Scorecard, policy: GateSection) -> Condition:
@@ -107,19 +121,23 @@ def _own(candidate: Scorecard, policy: GateSection) -> Iterator[Condition]:
             yield from _nowhere(candidate, part, "must", name)
 
 
-def _against(candidate: Scorecard, champion: Scorecard, policy: GateSection) -> list[Condition]:
+def _against(candidate: Scorecard, champion: Scorecard, policy: GateSection, speed: SideBySide | None) -> list[Condition]:
     faults = [*unsound(candidate), *unsound(champion), *unequal(candidate, champion)]
     if faults:
         reason = f"The two scorecards cannot be compared: {'; '.join(faults)}."
         return [error("comparable", "same suite, settings and prompts", reason)]
-    conditions = [not_worse(_pair(candidate, champion, name), name, margin, policy) for name, margin in policy.must_not_regress.items()]
-    improved = [(name, _pair(candidate, champion, name)) for name in policy.should_improve]
+
+    def pair(name: MetricName) -> Pair | str:
+        return pair_of(name, candidate, champion, speed)
+
+    conditions = [not_worse(pair(name), name, margin, policy) for name, margin in policy.must_not_regress.items()]
+    improved = [(name, pair(name)) for name in policy.should_improve]
     if policy.improvement == "any" and improved:
         conditions.append(any_better(improved, policy))
     else:
-        conditions += [better(pair, name, policy) for name, pair in improved]
+        conditions += [better(each, name, policy) for name, each in improved]
     if policy.flip_budget is not None:
-        conditions.append(flips(_pair(candidate, champion, "rule_pass_rate"), policy.flip_budget))
+        conditions.append(flips(pair("rule_pass_rate"), policy.flip_budget))
     return conditions + list(_slices_against(candidate, champion, policy))
 
 
@@ -166,10 +184,6 @@ def _if_enough(condition: Condition, part: SliceSection) -> Condition:
         return condition
     sentence = f"{condition.sentence} {count(condition.prompts or 0, 'prompt')} are too few; slices.min_prompts is {part.min_prompts}."
     return condition.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "sentence": sentence})
-
-
-def _pair(candidate: Scorecard, champion: Scorecard, name: MetricName) -> Pair | str:
-    return pair_up(name, number_of(candidate, name), number_of(champion, name))
 
 
 def _pair_in(ours: _Part, theirs: _Part, name: MetricName) -> Pair | str:

@@ -41,6 +41,7 @@ def prepare_tasks(section: ForgettingSection) -> tuple[PreparedTask, ...]:
         SuiteError: a task file cannot be used, or a name is unknown to lm-eval.
         ScoringError: the items of one of lm-eval's own tasks cannot be fetched.
     """
+    _load_runner()
     chosen = choose_tasks(section)
     manager = _manager(any(isinstance(task, str) for task in chosen))
     if unknown := [task for task in chosen if isinstance(task, str) and task not in manager.all_tasks]:
@@ -65,6 +66,12 @@ def run_prepared(endpoint: Endpoint, tasks: Sequence[PreparedTask], section: For
 def run_tasks(endpoint: Endpoint, section: ForgettingSection, concurrency: int) -> tuple[TaskScore, ...]:
     """Prepare and run, in this process."""
     return run_prepared(endpoint, prepare_tasks(section), section, concurrency)
+
+
+def _load_runner() -> None:
+    """Import now what asking needs: seconds on a busy machine, and by then a server waits for questions."""
+    import lm_eval.evaluator
+    import lm_eval.models.openai_completions  # noqa: F401
 
 
 @cache

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from evaluation.aggregates import METRICS, sample_of
-from evaluation.config import MetricName
-from evaluation.records import AnswerRecord, Scorecard
+from evaluation.config import SPEED, MetricName
+from evaluation.records import AnswerRecord, Scorecard, SideBySide, Timing
 from evaluation.resampling import Sample
 
 # What two scorecards may differ in; everything else are terms that have to be equal.
@@ -97,6 +97,13 @@ def applies(answers: Sequence[AnswerRecord], name: MetricName) -> bool:
     return sample is None or bool(sample.prompts)
 
 
+def pair_of(name: MetricName, candidate: Scorecard, champion: Scorecard, speed: SideBySide | None) -> Pair | str:
+    """One metric of two scorecards, or why they cannot be compared; what tells of speed is taken from `speed`, never from the cards."""
+    if name in SPEED:
+        return _timed_pair(name, candidate, champion, speed)
+    return pair_up(name, number_of(candidate, name), number_of(champion, name))
+
+
 def pair_up(name: MetricName, candidate: Measured | str, champion: Measured | str) -> Pair | str:
     """Both models' number, or the sentence that says why they cannot be compared."""
     if isinstance(candidate, str):
@@ -112,6 +119,23 @@ def pair_up(name: MetricName, candidate: Measured | str, champion: Measured | st
     if name == "perplexity" and not np.array_equal(ours.rows[:, 1], theirs.rows[:, 1]):
         return "The two servers cut the references into different tokens, so their perplexities cannot be compared."
     return Pair(name, candidate, champion)
+
+
+def _timed_pair(name: MetricName, candidate: Scorecard, champion: Scorecard, speed: SideBySide | None) -> Pair | str:
+    if speed is None:
+        return f"{name} was not measured side by side, and times of different hours are those of different machines."
+    measured = (speed.candidate_model, speed.champion_model, speed.suite_digest)
+    if measured != (candidate.model_digest, champion.model_digest, candidate.suite_digest):
+        return f"{name} was measured side by side for other models, or on another suite, than these scorecards."
+    asked = {answer.prompt_id: answer for answer in candidate.answers}
+    if foreign := sorted({timing.prompt_id for timing in (*speed.candidate, *speed.champion)} - asked.keys()):
+        return f"{name} was measured side by side on {_some(foreign)}, which the suite does not have."
+    ours, theirs = (number_in([_timed(asked[each.prompt_id], each) for each in side], name) for side in (speed.candidate, speed.champion))
+    return pair_up(name, ours, theirs)
+
+
+def _timed(answer: AnswerRecord, timing: Timing) -> AnswerRecord:
+    return answer.model_copy(update={"repetition": 0, **timing.model_dump()})
 
 
 def slices_of(

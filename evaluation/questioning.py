@@ -1,12 +1,12 @@
 """Asks a server every question of a suite, side by side, and keeps what it says in the journal.
 
-Answers come first, and only then the log-probabilities of the references: latency is that of `concurrency` answers in flight and
-nothing else, so that two scorecards' latencies mean the same. A fault that may pass is tried again; any other ends the evaluation,
+Answers come first, and only then the log-probabilities of the references and whatever is to run beside them: latency is that of
+`concurrency` answers in flight and nothing else. A fault that may pass is tried again; any other ends the evaluation,
 and the next run asks for the rest. Knows nothing of rules and scores. Next: `scoring.py`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from evaluation.client import Client, Endpoint, connect, patiently
@@ -15,6 +15,7 @@ from evaluation.errors import EndpointError, ScoringError
 from evaluation.journal import Journal, Key
 from evaluation.perplexity import reference_logprob
 from evaluation.suite import Prompt, Suite
+from training.errors import TunegateError
 from training.progress import Progress, Report
 
 T = TypeVar("T")
@@ -35,17 +36,36 @@ def suite_faults(suite: Suite, section: EvaluationSection) -> list[str]:
     ]
 
 
-async def ask_everything(endpoint: Endpoint, suite: Suite, section: EvaluationSection, journal: Journal, report: Report) -> None:
+async def nothing() -> None:
+    """Nothing beside the log-probabilities."""
+
+
+async def ask_everything(
+    endpoint: Endpoint,
+    suite: Suite,
+    section: EvaluationSection,
+    journal: Journal,
+    report: Report,
+    beside: Callable[[], Coroutine[None, None, None]] = nothing,
+) -> None:
     """Fill the journal: an answer to every question and, where the section wants perplexity, every reference's log-probability.
+
+    `beside` runs when all answers are there, while log-probabilities are asked: nothing is timed then.
 
     Raises:
         EndpointError: something stayed unanswered; what was answered is kept.
         ScoringError: the perplexity of a reference cannot be measured.
+        TunegateError: as `beside` says.
     """
     async with connect(endpoint, concurrency=section.concurrency, timeout_s=section.timeout_s) as client:
         await _ask(client, suite, section, journal, report)
-        if section.perplexity:
-            await _weigh(client, suite, section, journal, report)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(beside())
+                if section.perplexity:
+                    group.create_task(_weigh(client, suite, section, journal, report))
+        except* TunegateError as failures:
+            raise failures.exceptions[0] from None
 
 
 async def _ask(client: Client, suite: Suite, section: EvaluationSection, journal: Journal, report: Report) -> None:

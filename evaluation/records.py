@@ -109,6 +109,47 @@ class Scorecard(Record):
     metrics: dict[MetricName, Number | None] = Field(description="every number the gate can judge; None where it was not measured")
 
 
+class Timing(_Fact):
+    """How fast one answer came."""
+
+    prompt_id: str = Field(description="as in the suite")
+    latency_s: Number = Field(ge=0, description="from sending the request to its last byte")
+    ttft_s: Number | None = Field(default=None, ge=0, description="to the first token with text; None for an empty answer")
+    completion_tokens: int | None = Field(default=None, description="as the server counts; None where it does not")
+
+
+class SideBySide(Record):
+    """How fast two servers answered the same prompts, taking turns: the only figures by which speed is compared."""
+
+    candidate_model: str = Field(description="digest of the record of the model that the candidate's server ran")
+    champion_model: str = Field(description="the same of the champion's")
+    suite_digest: str = Field(description="of the suite that the prompts are from")
+    generation: Generation = Field(description="how answers were generated")
+    in_flight: int = Field(description="requests at once")
+    candidate: tuple[Timing, ...] = Field(description="in the order in which they were asked")
+    champion: tuple[Timing, ...] = Field(description="the same prompts in the same order")
+
+
+class Choice(_Fact):
+    """Which of two answers to a prompt a judge model prefers, asked twice with their places swapped."""
+
+    prompt_id: str = Field(description="as in the suite")
+    preferred: Literal["candidate", "champion", "tie"] | None = Field(
+        description="None where the judge said nothing that can be understood"
+    )
+    reason: str = Field(default="", description="why there is no preference, or why nobody was asked")
+
+
+class Preferences(Record):
+    """What a judge model prefers, prompt by prompt, between the answers of two scorecards."""
+
+    candidate_digest: str = Field(description="of the candidate's scorecard")
+    champion_digest: str = Field(description="of the champion's scorecard")
+    judge: str = Field(description="the judge model's name")
+    terms: str = Field(description="digest of the judge's address, name and criteria")
+    choices: tuple[Choice, ...] = Field(description="one for each prompt, in the scorecard's order")
+
+
 class Condition(_Fact):
     """One condition of the policy and how it came out."""
 
@@ -138,6 +179,8 @@ class Verdict(Record):
     candidate_digest: str = Field(description="of the candidate's scorecard")
     champion_digest: str | None = Field(description="of the champion's scorecard")
     suite_digest: str = Field(description="of the suite that both answered")
+    preferences_digest: str | None = Field(default=None, description="of a judge's preferences; None where the policy asks for none")
+    speed_digest: str | None = Field(default=None, description="of the side-by-side measurement; None where the policy compares no speed")
     policy_digest: str = Field(description="of the recipe's gate section")
     outcome: Outcome = Field(description="the worst outcome of all conditions; only PASS promotes")
     conditions: tuple[Condition, ...] = Field(description="every condition of the policy")

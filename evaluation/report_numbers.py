@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evaluation.aggregates import METRICS
-from evaluation.config import GateSection, MetricName
+from evaluation.config import SPEED, GateSection, MetricName
 from evaluation.gate import difference
-from evaluation.records import AnswerRecord, Scorecard, Verdict
+from evaluation.records import AnswerRecord, Condition, Scorecard, Verdict
 from evaluation.review_statistics import wilson_of_share
 
 _QUICK_RESAMPLES = 400  # for what no condition depends on
@@ -45,7 +45,7 @@ class NumberRow:
     @property
     def better(self) -> bool | None:
         """Whether the candidate's number is the better one; None when equal or not comparable."""
-        if self.ours is None or self.theirs is None or self.ours == self.theirs:
+        if self.ours is None or self.theirs is None or self.difference is None or self.ours == self.theirs:
             return None
         return (self.ours > self.theirs) == self.higher_is_better
 
@@ -93,16 +93,31 @@ def _numbers(candidate: Scorecard, champion: Scorecard | None, verdict: Verdict,
         ours, theirs = candidate.metrics.get(name), champion.metrics.get(name) if champion else None
         if ours is None and theirs is None:
             continue
-        change = None
-        if ours is not None and theirs is not None and champion is not None:
-            change = _judged(name, verdict) or _measured(name, candidate, champion, ours - theirs, policy)
+        judged = _condition(name, verdict)
+        if name in SPEED:
+            yield _speed(name, ours, theirs, judged)
+            continue
+        change = _judged(judged) if judged else None
+        if change is None and ours is not None and theirs is not None and champion is not None:
+            change = _measured(name, candidate, champion, ours - theirs, policy)
         yield NumberRow(name, metric.unit, metric.higher_is_better, ours, theirs, change)
 
 
-def _judged(name: MetricName, verdict: Verdict) -> Difference | None:
+def _speed(name: MetricName, ours: float | None, theirs: float | None, judged: Condition | None) -> NumberRow:
+    """Side by side where the gate judged it; else each as it was when its model was asked, and no difference."""
+    metric = METRICS[name]
+    if judged is None:
+        return NumberRow(name, f"{metric.unit}, each in its own hour", metric.higher_is_better, ours, theirs, None)
+    return NumberRow(name, f"{metric.unit}, side by side", metric.higher_is_better, judged.measured, judged.champion, _judged(judged))
+
+
+def _condition(name: MetricName, verdict: Verdict) -> Condition | None:
+    return next((each for each in verdict.conditions if each.name == f"must_not_regress.{name}" and each.interval), None)
+
+
+def _judged(found: Condition) -> Difference | None:
     """The difference as the gate judged it."""
-    found = next((each for each in verdict.conditions if each.name == f"must_not_regress.{name}" and each.interval), None)
-    return Difference(found.difference, found.relative, found.interval, found.margin) if found and found.difference is not None else None
+    return None if found.difference is None else Difference(found.difference, found.relative, found.interval, found.margin)
 
 
 def _measured(name: MetricName, candidate: Scorecard, champion: Scorecard, value: float, policy: GateSection) -> Difference:

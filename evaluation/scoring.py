@@ -65,8 +65,11 @@ def score_endpoint(
     out.mkdir(parents=True, exist_ok=True)
     with open_journal(out / ANSWERS_NAME, _terms(suite, section, model_digest), batch=section.concurrency) as journal:
         try:
-            asyncio.run(ask_everything(endpoint, suite, section, journal, report))
-            _run_open_tasks(endpoint, section, journal, report, tasks)
+            asyncio.run(
+                ask_everything(
+                    endpoint, suite, section, journal, report, lambda: _run_open_tasks(endpoint, section, journal, report, tasks)
+                )
+            )
         except EndpointError as error:
             error.add_note(f"{len(journal.answers)} answers are kept in {out / ANSWERS_NAME}; the next run asks for the rest")
             raise
@@ -104,15 +107,16 @@ def load_reference_tools(language: str) -> None:
     score_text("warm", "warm", language)
 
 
-def _run_open_tasks(endpoint: Endpoint, section: EvaluationSection, journal: Journal, report: Report, run: RunTasks) -> None:
-    """The forgetting tasks one by one, so that a kill loses at most one."""
+async def _run_open_tasks(endpoint: Endpoint, section: EvaluationSection, journal: Journal, report: Report, run: RunTasks) -> None:
+    """The forgetting tasks one by one, so that a kill loses at most one; in a thread, as lm-eval brings an event loop of its own."""
     if section.forgetting is None:
         return
     wanted = list(zip(section.forgetting.tasks, forgetting_terms(section.forgetting), strict=True))
     for number, (name, terms) in enumerate(wanted):
         report(Progress(number, len(wanted), "tasks", name))
         if name not in journal.tasks or journal.tasks[name].terms != terms:
-            for score in run(endpoint, section.forgetting.model_copy(update={"tasks": (name,)}), section.concurrency):
+            alone = section.forgetting.model_copy(update={"tasks": (name,)})
+            for score in await asyncio.to_thread(run, endpoint, alone, section.concurrency):
                 journal.add_task(score)
 
 

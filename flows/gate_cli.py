@@ -45,14 +45,27 @@ def explain(
 
 
 @gate_app.command("decide")
-def decide(candidate: Card, recipe: Recipe, champion: MaybeCard = None, as_json: AsJson = False) -> None:
+def decide(
+    candidate: Card,
+    recipe: Recipe,
+    champion: MaybeCard = None,
+    speed: Annotated[
+        Path | None, typer.Option(metavar="RECORD", help="how fast both answered side by side: scorecards/speed-… of the run")
+    ] = None,
+    preferences: Annotated[
+        Path | None, typer.Option(metavar="RECORD", help="what the judge model preferred: scorecards/judge-… of the run")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Decide again about two recorded scorecards by a recipe's policy. Changes nothing; exit code 0 for PASS, 3 for anything else."""
     from evaluation.gate import decide as judge
-    from flows.gate_words import read_card, show_verdict
+    from flows.gate_words import read_card, read_preferences, read_speed, show_verdict
     from flows.recipe import load_recipe
 
     policy = load_recipe(recipe).gate
-    verdict = judge(read_card(candidate), read_card(champion) if champion else None, policy)
+    theirs, timed = read_card(champion) if champion else None, read_speed(speed) if speed else None
+    preferred = read_preferences(preferences) if preferences else None
+    verdict = judge(read_card(candidate), theirs, policy, speed=timed, preferences=preferred)
     typer.echo(verdict.model_dump_json(indent=2)) if as_json else show_verdict(console, verdict)
     raise typer.Exit(DONE if verdict.promotes else NOT_PASSED)
 

@@ -15,7 +15,7 @@ from evaluation.aggregates import METRICS
 from evaluation.client import ChatAnswer
 from evaluation.comparison import Comparison, compare
 from evaluation.conditions import FEWEST_FOR_SCORES
-from evaluation.config import Bound, GateSection, Margin, MetricName, SliceSection
+from evaluation.config import SPEED, Bound, GateSection, Margin, MetricName, SliceSection
 from evaluation.pairing import Pair, applies, number_of, pair_up, slices_of
 from evaluation.power import detectable_score, detectable_share, prompts_to_show, sure_margin_share
 from evaluation.records import AnswerRecord, Scorecard
@@ -72,6 +72,7 @@ def show_needs(console: Console, needs: Sequence[Need]) -> None:
 
 _PASSES = "an equal model passes 4 times in 5 from a margin of"
 _TOLD_BY_CARDS = "two scorecards tell what it can show; give --candidate and --champion"
+_BY_TURNS = "timed on the prompts of evaluation.side_by_side when the gate decides, so no scorecard tells its noise"
 # Says nothing; only how many prompts a metric applies to is read from it.
 _SILENT = ChatAnswer(text="", finish_reason="stop", latency_s=0.0, ttft_s=None, completion_tokens=0)
 
@@ -107,6 +108,8 @@ def _must(label: str, name: MetricName, bound: Bound, prompts: int | None, polic
 
 def _not_worse(name: MetricName, margin: Margin, prompts: int | None, policy: GateSection, changed: float, cards: Cards | None) -> Need:
     label, relative = f"must_not_regress.{name}", margin.by_ratio is not None
+    if name in SPEED:
+        return Need(label, None, f"{_BY_TURNS}; asked: {margin_in_words(margin, METRICS[name].higher_is_better)}")
     measured = _measured(name, policy, cards, relative)
     asked = f"asked: {margin_in_words(margin, METRICS[name].higher_is_better)}"
     if isinstance(measured, tuple):
@@ -125,6 +128,8 @@ def _not_worse(name: MetricName, margin: Margin, prompts: int | None, policy: Ga
 def _better(name: MetricName, prompts: int | None, policy: GateSection, changed: float, cards: Cards | None) -> Need:
     """Where one of several is enough, each has to pass at the first step of the correction."""
     label = f"should_improve.{name}"
+    if name in SPEED:
+        return Need(label, None, _BY_TURNS)
     alpha = policy.alpha / len(policy.should_improve) if policy.improvement == "any" else policy.alpha
     measured = _measured(name, policy.model_copy(update={"alpha": alpha}), cards, relative=False)
     if isinstance(measured, tuple):

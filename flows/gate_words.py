@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from evaluation.aggregates import METRICS
-from evaluation.config import GateSection, MetricName
-from evaluation.records import Condition, Outcome, Scorecard, Verdict
+from evaluation.config import SPEED, GateSection, MetricName
+from evaluation.records import Condition, Outcome, Preferences, Scorecard, SideBySide, Verdict
 from evaluation.wording import count, in_words, margin_in_words
 from flows.display import plain
 from flows.serving_control import open_registry
@@ -27,6 +27,26 @@ def read_card(path: Path) -> Scorecard:
         RecordError: what is there is no scorecard, or was altered.
     """
     return Scorecard.read(_folder(path, "scorecard"))
+
+
+def read_speed(path: Path) -> SideBySide:
+    """A side-by-side measurement by its folder or its record.
+
+    Raises:
+        InputError: nothing is there.
+        RecordError: what is there is none, or was altered.
+    """
+    return SideBySide.read(_folder(path, "side-by-side measurement"))
+
+
+def read_preferences(path: Path) -> Preferences:
+    """A judge's preferences by their folder or record.
+
+    Raises:
+        InputError: nothing is there.
+        RecordError: what is there are none, or they were altered.
+    """
+    return Preferences.read(_folder(path, "record of preferences"))
 
 
 def find_verdict(what: str) -> Verdict:
@@ -67,19 +87,25 @@ def policy_in_words(policy: GateSection) -> list[tuple[str, str]]:
     asked += [
         (
             f"must_not_regress.{name}",
-            f"{_metric(name)}: {margin_in_words(margin, METRICS[name].higher_is_better)}, shown on the same prompts",
+            f"{_metric(name)}: {margin_in_words(margin, METRICS[name].higher_is_better)}, shown on the same prompts{_by_turns(name)}",
         )
         for name, margin in policy.must_not_regress.items()
     ]
     if policy.improvement == "any" and policy.should_improve:
         asked.append(("should_improve", f"at least one of {', '.join(policy.should_improve)} has to be shown better, {_corrected(policy)}"))
     else:
-        asked += [(f"should_improve.{name}", f"{_metric(name)}: has to be shown better, same prompts") for name in policy.should_improve]
+        asked += [
+            (f"should_improve.{name}", f"{_metric(name)}: has to be shown better, same prompts{_by_turns(name)}")
+            for name in policy.should_improve
+        ]
     if policy.flip_budget is not None:
         limits = [count(policy.flip_budget.max, "prompt")] if policy.flip_budget.max is not None else []
         limits += [f"{policy.flip_budget.max_share:.1%} of the prompts"] if policy.flip_budget.max_share is not None else []
         asked.append(("flip_budget", f"at most {' and '.join(limits)} that the champion passed may be broken"))
     asked += _slices_in_words(policy)
+    if policy.judge_win_rate is not None:
+        share = f"on at least {policy.judge_win_rate.min_win_rate:.0%} of the prompts, a tie as half; what breaks a rule never wins"
+        asked.append(("judge_win_rate", f"the judge model prefers the candidate's answers {share}"))
     sure = f"each claim may be wrong with probability {policy.alpha:g}"
     return [*asked, ("alpha", f"{sure}; only a candidate that passes every condition is promoted")]
 
@@ -128,6 +154,10 @@ def _slices_in_words(policy: GateSection) -> Iterator[tuple[str, str]]:
             yield f"slices.{part.each}.must_not_regress.{name}", f"{_metric(name)}: {allowed}, shown {where}{few}"
         for name in part.not_shown_worse:
             yield f"slices.{part.each}.not_shown_worse.{name}", f"{_metric(name)}: {where} not shown to be worse, {_corrected(policy)}{few}"
+
+
+def _by_turns(name: MetricName) -> str:
+    return ", both servers timed by turns" if name in SPEED else ""
 
 
 def _corrected(policy: GateSection) -> str:

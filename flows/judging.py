@@ -25,6 +25,7 @@ from evaluation.suite import load_suite
 from evaluation.suite_union import load_suites
 from flows.approval_section import risks
 from flows.cases import Case, case_folder, evidence_of
+from flows.comparing import Together
 from flows.errors import ParityBroken
 from flows.rendering import compare, in_words, keep_for_starts_of, require, weights_of
 from flows.serving_control import ensure_server, start_slot
@@ -59,6 +60,10 @@ class Judged:
     verdict_folder: Path
     candidate: Scorecard
     champion: Scorecard | None
+
+
+# The candidate's scorecard, the champion's where there is one, and what was measured of the two together.
+Measured = tuple[Finished[Scorecard], Finished[Scorecard] | None, Together]
 
 
 def keep_champion_serving(line: Line, base: Finished[BaseModelRecord]) -> Release:
@@ -138,8 +143,7 @@ def evaluate(line: Line, release: Release, merged: Finished[MergedModel] | None 
 def gate(
     line: Line,
     release: Release,
-    candidate: Finished[Scorecard],
-    champion: Finished[Scorecard] | None,
+    measured: Measured,
     merged: Finished[MergedModel],
     dataset: Finished[DatasetManifest],
 ) -> Judged:
@@ -151,13 +155,17 @@ def gate(
     Raises:
         ParityBroken: the candidate's parity report is not one of this model, or does not hold.
     """
+    candidate, champion, together = measured
     parity = ParityReport.read(candidate.folder / PARITY_FOLDER)
     require(parity, release.model_digest)
     against = champion.record if champion else None
     review = _review(line, candidate.record, against)
     with _timed(line, "gate") as said:
-        said.verdict = (verdict := decide(candidate.record, against, line.recipe.gate, review)).outcome
+        speed, preferences = (each.record if each else None for each in (together.speed, together.preferences))
+        verdict = decide(candidate.record, against, line.recipe.gate, review, speed=speed, preferences=preferences)
+        said.verdict = verdict.outcome
     inputs = {"candidate": verdict.candidate_digest, "champion": verdict.champion_digest, "policy": verdict.policy_digest}
+    inputs |= {key: digest for key in ("speed_digest", "preferences_digest") if (digest := getattr(verdict, key))}
     folder = line.folder("verdict", inputs | ({"review": review.digest} if review else {}))
     report = folder / REPORT_NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,6 +187,8 @@ def gate(
         recipe=line.recipe,
         candidate=candidate.folder,
         champion=champion.folder if champion else None,
+        speed=together.speed.folder if together.speed else None,
+        preferences=together.preferences.folder if together.preferences else None,
         merged=merged.folder,
         dataset=dataset.folder,
     )

@@ -1,6 +1,6 @@
 """The product in one page: what happens between a recipe and a better model in production.
 
-    retrain: prepare → sft → (preference) → merge → start → evaluate candidate and champion → gate → await approval
+    retrain: prepare → sft → (preference) → merge → start → evaluate candidate and champion → compare → gate → await approval
     promote: check the evidence again → slot up → canary by steps, or all at once → the gateway follows the registry
 
 Nothing waits between the two: an approval is a record, and no process and no GPU is held for the person who gives it.
@@ -13,7 +13,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import data_drift, judging, promotion, stages
+from flows import comparing, data_drift, judging, promotion, stages
 from flows.artifacts import of_data, of_verdict, published
 from flows.judging import Judged
 from flows.prefect_events import tell_prefect
@@ -36,6 +36,7 @@ keep_champion_serving = _stage(judging.keep_champion_serving)
 register = _stage(judging.register)
 remember_data = _stage(data_drift.remember_data)
 evaluate = _stage(judging.evaluate)
+compare = _stage(comparing.compare)
 gate = _stage(published(judging.gate, "verdict", of_verdict))
 switch = _stage(promotion.switch)
 
@@ -63,7 +64,8 @@ def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
         remember_data(line, release, dataset)
         candidate_card = evaluate(line, release, merged)
         champion_card = evaluate(line, champion) if champion.id != release.id else None
-        return gate(line, release, candidate_card, champion_card, merged, dataset)
+        together = compare(line, release, champion, candidate_card, champion_card)
+        return gate(line, release, (candidate_card, champion_card, together), merged, dataset)
 
 
 @flow(name="promote", persist_result=False)

@@ -88,7 +88,7 @@ def _judged_by(home: Path, release: Release) -> set[Path]:
     if not (case_folder(home, release.id) / RECORD_NAME).exists():
         return set()
     case = read_case(home, release.id)
-    return {case.candidate, case.merged, case.dataset, *([case.champion] if case.champion else [])}
+    return {case.candidate, case.merged, case.dataset, *(each for each in (case.champion, case.speed, case.preferences) if each)}
 
 
 def _made_of(model: Path) -> set[Path]:

@@ -63,6 +63,12 @@ class Recipe(Section):
                 faults.append(
                     f"{source.label}: the address holds a secret, which would be recorded; write ${{NAME}} and set it in the environment"
                 )
+        judge = self.evaluation.judge
+        if self.gate.judge_win_rate is not None and (judge is None or judge.style != "verdict"):
+            faults.append(
+                f"gate.judge_win_rate needs a judge that compares; evaluation.judge is {'absent' if judge is None else judge.style}: "
+                "name a general model there, with style: verdict"
+            )
         if self.merge.validation_suite in self.evaluation.suites:
             faults.append(
                 "merge.validation_suite is evaluation.suite: a merge chosen on the gate's own prompts would be judged on them again"

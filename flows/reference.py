@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 from evaluation.aggregates import METRICS
 from evaluation.config import MetricName
 from evaluation.parity_records import ParityReport
-from evaluation.records import Scorecard, Verdict
+from evaluation.records import Preferences, Scorecard, SideBySide, Verdict
 from flows.recipe import Recipe
 from serving.notify_settings import NotifySettings
 from serving.settings import Settings
@@ -30,7 +30,7 @@ BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
 RECIPES_PAGE, SETTINGS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md")
 METHODS_PAGE, RECORDS_PAGE = Path("training/README.md"), Path("evaluation/README.md")
 SETTINGS: tuple[type[BaseSettings], ...] = (Settings, NotifySettings)
-RECORDS: tuple[type[Record], ...] = (Scorecard, Verdict, ParityReport)
+RECORDS: tuple[type[Record], ...] = (Scorecard, SideBySide, Preferences, Verdict, ParityReport)
 
 _Schema = Mapping[str, Any]
 _BOUNDS = (("exclusiveMinimum", "> {}"), ("minimum", "≥ {}"), ("exclusiveMaximum", "< {}"), ("maximum", "≤ {}"))

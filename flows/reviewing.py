@@ -11,13 +11,14 @@ from pathlib import Path
 from random import SystemRandom
 
 from evaluation.errors import ReviewError
-from evaluation.records import Scorecard
+from evaluation.records import Preferences, Scorecard, SideBySide
 from evaluation.review_close import close_review
 from evaluation.review_draw import Drawn, draw_review
 from evaluation.review_export import votes_as_csv
 from evaluation.review_records import Review, ReviewResult
 from evaluation.review_votes import RESULT_FOLDER, VoteBook, counted
 from flows.cases import Case, read_case
+from flows.comparing import Together
 from flows.display import Display
 from flows.judging import Judged, gate, review_folder
 from flows.stage_process import StageRequest
@@ -122,7 +123,14 @@ def decide_again(settings: Settings, registry: Registry, display: Display, relea
         return None
     line = Line(case.recipe, settings, registry, display, actor, _no_stage)
     merged, dataset = Finished(MergedModel.read(case.merged), case.merged), Finished(DatasetManifest.read(case.dataset), case.dataset)
-    return gate(line, release, Finished(Scorecard.read(case.candidate), case.candidate), champion, merged, dataset)
+    together = Together(
+        Finished(SideBySide.read(case.speed), case.speed) if case.speed else None,
+        # A judge that left something open has left no record.
+        Finished(Preferences.read(case.preferences), case.preferences)
+        if case.preferences and (case.preferences / RECORD_NAME).exists()
+        else None,
+    )
+    return gate(line, release, (Finished(Scorecard.read(case.candidate), case.candidate), champion, together), merged, dataset)
 
 
 def export_csv(under: Under) -> str:

@@ -20,7 +20,7 @@ from evaluation.client import Endpoint
 from evaluation.metrics.bleu import bleu_signature
 from evaluation.metrics.chrf import chrf_signature
 from evaluation.metrics.text_scores import score_text
-from evaluation.records import AnswerRecord, Scorecard
+from evaluation.records import AnswerRecord, Scorecard, SideBySide, Timing
 from evaluation.rules import RuleResult, Severity
 from evaluation.suite import Generation, Message
 
@@ -244,6 +244,28 @@ def make_card(
         chrf_signature=chrf_signature(),
         answers=tuple(answers),
         metrics=measure(answers, ()),
+    )
+
+
+def side_by_side(candidate: Scorecard, champion: Scorecard) -> SideBySide:
+    """A measurement in which both were as fast as their scorecards say, prompt by prompt."""
+    ours, theirs = (
+        tuple(
+            Timing(prompt_id=each.prompt_id, latency_s=each.latency_s, ttft_s=each.ttft_s, completion_tokens=each.completion_tokens)
+            for each in sorted(card.answers, key=lambda answer: answer.prompt_id)
+            if each.repetition == 0
+        )
+        for card in (candidate, champion)
+    )
+    return SideBySide(
+        created_at="2026-01-01T00:00:00+00:00",
+        candidate_model=candidate.model_digest,
+        champion_model=champion.model_digest,
+        suite_digest=candidate.suite_digest,
+        generation=candidate.generation,
+        in_flight=8,
+        candidate=ours,
+        champion=theirs,
     )
 
 

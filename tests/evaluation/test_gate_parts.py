@@ -12,7 +12,7 @@ from evaluation.gate import decide
 from evaluation.records import AnswerRecord, Condition, Outcome, Scorecard, Verdict
 from evaluation.scoring import judge
 from evaluation.suite import load_suite
-from tests.fakes_evaluation import make_answer, make_card
+from tests.fakes_evaluation import make_answer, make_card, side_by_side
 from tests.fakes_suites import PROMPT, write_suite
 
 PASS, WAIT, FAIL, ERROR = Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL, Outcome.ERROR
@@ -330,7 +330,8 @@ def test_2000_prompts_in_20_topics_are_decided_in_a_second() -> None:
         slices=[{"each": "topic", "must": {"critical_failures": {"max": 0}}, "not_shown_worse": ["rule_pass_rate"]}],
         resamples=2000,
     )
-    decide(*cards, rules)
+    speed = side_by_side(cards[0], cards[1])
+    decide(cards[0], cards[1], rules, speed=speed)
     began = time.process_time()
-    assert len(decide(*cards, rules).conditions) == 48
+    assert len(decide(cards[0], cards[1], rules, speed=speed).conditions) == 48
     assert time.process_time() - began < 2.0

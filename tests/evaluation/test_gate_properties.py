@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from evaluation.config import GateSection
 from evaluation.gate import decide
-from evaluation.records import AnswerRecord, Outcome, Scorecard
-from tests.fakes_evaluation import make_answer, make_card
+from evaluation.records import AnswerRecord, Outcome, Scorecard, Verdict
+from tests.fakes_evaluation import make_answer, make_card, side_by_side
 
 SAID = ("", "no idea", "call now", "call 911 now", "call 911 now please")
 RULES = GateSection.model_validate(
@@ -43,6 +43,11 @@ def cards(drawn: list[tuple[tuple[bool, int, int, int], tuple[bool, int, int, in
     return make_card(ours), make_card([build(number, each) for number, (_, each) in enumerate(drawn)], subject="champion")
 
 
+def judged(pair: tuple[Scorecard, Scorecard], at: str | None = None) -> Verdict:
+    """Each as fast, when they took turns, as its scorecard says."""
+    return decide(*pair, RULES, speed=side_by_side(*pair), at=at)
+
+
 @examples
 @given(pairs, st.data())
 def test_making_an_answer_worse_never_turns_a_failure_into_a_pass(
@@ -52,7 +57,7 @@ def test_making_an_answer_worse_never_turns_a_failure_into_a_pass(
     at = data.draw(st.integers(0, len(drawn) - 1))
     (_, said, nats, seconds), theirs = drawn[at]
     worse = [*drawn[:at], ((False, min(said, data.draw(st.integers(0, 1))), nats + 5, seconds + 3), theirs), *drawn[at + 1 :]]
-    before, after = decide(*cards(drawn), RULES), decide(*cards(worse), RULES)
+    before, after = judged(cards(drawn)), judged(cards(worse))
     assert not (before.outcome is Outcome.FAIL and after.promotes)
     for first, second in zip(before.conditions, after.conditions, strict=True):
         assert not (first.outcome is Outcome.FAIL and second.outcome is Outcome.PASS), (first, second)
@@ -66,13 +71,13 @@ def test_shuffling_the_prompts_changes_nothing(
     ours, theirs = cards(drawn)
     mixed = list(ours.answers)
     random.shuffle(mixed)  # type: ignore[attr-defined]  # hypothesis hands out a random.Random
-    assert decide(make_card(mixed), theirs, RULES).conditions == decide(ours, theirs, RULES).conditions
+    assert judged((make_card(mixed), theirs)).conditions == judged((ours, theirs)).conditions
 
 
 @examples
 @given(pairs)
 def test_the_same_scorecards_give_the_same_bytes(drawn: list[tuple[tuple[bool, int, int, int], tuple[bool, int, int, int]]]) -> None:
-    one, other = decide(*cards(drawn), RULES, at="now"), decide(*cards(drawn), RULES, at="now")
+    one, other = judged(cards(drawn), at="now"), judged(cards(drawn), at="now")
     assert one.model_dump_json() == other.model_dump_json()
 
 
@@ -81,7 +86,7 @@ def test_the_same_scorecards_give_the_same_bytes(drawn: list[tuple[tuple[bool, i
 def test_no_sentence_is_missing_and_no_interval_leaves_the_measured_difference_out(
     drawn: list[tuple[tuple[bool, int, int, int], tuple[bool, int, int, int]]],
 ) -> None:
-    for condition in decide(*cards(drawn), RULES).conditions:
+    for condition in judged(cards(drawn)).conditions:
         assert condition.sentence.endswith(".")
         if condition.difference is not None and condition.interval is not None:
             low, high = condition.interval
@@ -95,7 +100,7 @@ def test_a_model_against_itself_is_never_shown_better_or_worse(
     drawn: list[tuple[tuple[bool, int, int, int], tuple[bool, int, int, int]]],
 ) -> None:
     ours, _ = cards(drawn)
-    outcomes = {condition.name: condition.outcome for condition in decide(ours, ours, RULES).conditions}
+    outcomes = {condition.name: condition.outcome for condition in judged((ours, ours)).conditions}
     assert outcomes["should_improve"] is Outcome.INCONCLUSIVE
     assert outcomes["flip_budget"] is Outcome.PASS
     assert Outcome.FAIL not in [outcomes[name] for name in outcomes if "must_not_regress" in name or "not_shown_worse" in name]

@@ -9,12 +9,9 @@ from evaluation.aggregates import METRICS, measure
 from evaluation.client import Endpoint
 from evaluation.config import JudgeSection
 from evaluation.errors import JudgeError
-from evaluation.judge_model import GRADES_NAME, grade_answers, prefer, read_grade
+from evaluation.judge_model import GRADES_NAME, grade_answers, read_grade
 from evaluation.records import AnswerRecord
-from evaluation.suite import Message
 from tests.fakes_evaluation import KEY, MODEL, FakeModel, make_answer, serve
-
-ASKED = (Message(role="user", content="My chest hurts."),)
 
 
 def section(endpoint: Endpoint, **changes: Any) -> JudgeSection:
@@ -114,27 +111,6 @@ def test_a_guard_reads_the_conversation_and_a_general_model_gets_it_as_data(tmp_
     (task,) = general.chats[0]["messages"]
     assert "Be kind." in task["content"]
     assert task["content"].count("===") == 6
-
-
-@pytest.mark.parametrize(
-    ("answer", "preference"),
-    [
-        (lambda task: "A" if "answer A: good" in task else "B", "first"),
-        (lambda task: "B" if "answer A: good" in task else "A", "second"),
-        (lambda _: "A", "tie"),
-        (lambda _: "B", "tie"),
-        (lambda _: "TIE", "tie"),
-        (lambda task: "A" if "answer A: good" in task else "TIE", "tie"),
-    ],
-)
-def test_a_preference_must_survive_that_the_answers_swap_places(answer: Any, preference: str) -> None:
-    with serve(FakeModel(answer=answer)) as endpoint:
-        assert prefer(ASKED, "good", "bad", section(endpoint)) == preference
-
-
-def test_a_preference_for_neither_is_an_error() -> None:
-    with serve(FakeModel(answer=lambda _: "both")) as endpoint, pytest.raises(JudgeError, match="neither A nor B nor TIE"):
-        prefer(ASKED, "good", "bad", section(endpoint))
 
 
 def test_the_metric_is_a_share_so_that_exact_tests_apply() -> None:

@@ -12,7 +12,7 @@ from evaluation.report_charts import forest, latency_curves, length_bars
 from evaluation.report_numbers import Difference, number_rows, slices
 from evaluation.report_text import ends, in_words, moment, number
 from evaluation.rules import RuleResult, Span
-from tests.fakes_evaluation import make_answer, make_card
+from tests.fakes_evaluation import make_answer, make_card, side_by_side
 
 
 def breaking(*rules: str, answer: str = "call 911 now") -> AnswerRecord:
@@ -110,7 +110,7 @@ def test_without_an_interval_there_is_no_row_in_the_plot() -> None:
 def test_a_metric_that_the_gate_compared_is_shown_with_the_gates_own_interval() -> None:
     policy = GateSection(min_prompts=1, resamples=200, must_not_regress={"latency_p50_s": {"by_ratio": 0.5}})  # type: ignore[dict-item]
     ours, theirs = (make_card([make_answer(number, latency_s=scale * (1 + number / 10)) for number in range(9)]) for scale in (1.0, 2.0))
-    verdict = decide(ours, theirs, policy)
+    verdict = decide(ours, theirs, policy, speed=side_by_side(ours, theirs))
     (condition,) = [each for each in verdict.conditions if each.name == "must_not_regress.latency_p50_s"]
     (row,) = [row for row in number_rows(ours, theirs, verdict, policy) if row.name == "latency_p50_s"]
     assert row.difference is not None

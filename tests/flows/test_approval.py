@@ -11,6 +11,7 @@ from evaluation.aggregates import METRICS
 from flows import stages
 from flows.approval import approve_release
 from flows.approval_section import AutoApproval, Numbers, risks
+from flows.comparing import Together
 from flows.judging import Judged, evaluate, gate, keep_champion_serving, register
 from flows.promotion import switch
 from serving.errors import EvidenceMismatch
@@ -28,7 +29,7 @@ def passed(site: Site, folder: Path, public_name: str, **approval: Any) -> Judge
     champion = keep_champion_serving(line, stages.fetch_base(line))
     merged = merged_model(line, SAFE)
     release = register(line, merged)
-    judged = gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
+    judged = gate(line, release, (evaluate(line, release, merged), evaluate(line, champion), Together()), merged, dataset(line))
     print(printed(line.display.console))
     return judged
 

@@ -9,6 +9,7 @@ from evaluation.parity_records import FaultKind, ParityReport
 from evaluation.records import Outcome
 from flows import stages
 from flows.asking import ask_once
+from flows.comparing import Together
 from flows.errors import ParityBroken, ServingFailed
 from flows.judging import PARITY_FOLDER, Judged, evaluate, evidence_digest, gate, keep_champion_serving, register
 from flows.rendering import weights_of
@@ -25,7 +26,7 @@ def judged(line: Line, says: str) -> Judged:
     champion = keep_champion_serving(line, base)
     merged = merged_model(line, says)
     release = register(line, merged)
-    return gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
+    return gate(line, release, (evaluate(line, release, merged), evaluate(line, champion), Together()), merged, dataset(line))
 
 
 def parity_of(outcome: Judged) -> ParityReport:
@@ -179,7 +180,7 @@ def test_a_candidate_that_was_never_compared_with_its_trainer_passes_no_gate(sit
     merged = merged_model(line, SAFE)
     release = register(line, merged)
     with pytest.raises(ParityBroken, match="is not one of model"):
-        gate(line, release, evaluate(line, release), None, merged, dataset(line))
+        gate(line, release, (evaluate(line, release), None, Together()), merged, dataset(line))
 
 
 def test_a_broken_parity_names_the_likeliest_cause_and_what_to_do_and_its_report_is_kept(site: Site, tmp_path: Path) -> None:
@@ -207,5 +208,5 @@ def test_without_a_champions_card_the_absolute_conditions_decide(site: Site, tmp
     line = site.line(tmp_path, "alone")
     merged = merged_model(line, SAFE)
     release = register(line, merged)
-    outcome = gate(line, release, evaluate(line, release, merged), None, merged, dataset(line))
+    outcome = gate(line, release, (evaluate(line, release, merged), None, Together()), merged, dataset(line))
     assert (outcome.verdict.outcome, outcome.champion) == (Outcome.PASS, None)

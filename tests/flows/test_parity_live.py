@@ -11,8 +11,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParityReport]:
-    bench = Bench(tmp_path_factory.mktemp("parity"))
-    return bench.honest() | bench.careless()
+    return Bench(tmp_path_factory.mktemp("parity")).everything()
 
 
 def test_an_honest_server_is_the_trained_model(reports: dict[str, ParityReport]) -> None:

@@ -13,6 +13,7 @@ from evaluation.records import Verdict
 from flows import stages
 from flows.approval import approve_release
 from flows.asking import ask_once
+from flows.comparing import Together
 from flows.errors import ServingFailed
 from flows.judging import PARITY_FOLDER, Judged, evaluate, gate, keep_champion_serving, register
 from flows.load import light_load
@@ -31,7 +32,7 @@ def passed(site: Site, folder: Path, public_name: str, says: str = SAFE) -> Judg
     champion = keep_champion_serving(line, stages.fetch_base(line))
     merged = merged_model(line, says)
     release = register(line, merged)
-    return gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
+    return gate(line, release, (evaluate(line, release, merged), evaluate(line, champion), Together()), merged, dataset(line))
 
 
 def approved(site: Site, folder: Path, public_name: str, says: str = SAFE) -> Release:

@@ -19,6 +19,7 @@ from evaluation.review_records import Key
 from evaluation.review_votes import VoteBook
 from flows import cli, stages
 from flows.cases import read_case
+from flows.comparing import Together
 from flows.errors import NOT_PASSED, NothingJudged
 from flows.judging import PARITY_FOLDER, Judged, evaluate, evidence_digest, gate, keep_champion_serving, register
 from flows.reviewing import close_review_of, create_review, decide_again, progress_of, under_review
@@ -41,7 +42,7 @@ def judged(line: Line) -> Judged:
     champion = keep_champion_serving(line, base)
     merged = merged_model(line, SAFE)
     release = register(line, merged)
-    return gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
+    return gate(line, release, (evaluate(line, release, merged), evaluate(line, champion), Together()), merged, dataset(line))
 
 
 def vote_all(site: Site, release_id: str, reviewer: str, *, for_candidate: bool) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from flows import stages
 from flows.approval import approve_release
+from flows.comparing import Together
 from flows.errors import NOT_PASSED, PromotionEnded, ServingFailed
 from flows.judging import evaluate, gate, keep_champion_serving, register
 from flows.load import light_load
@@ -44,7 +45,7 @@ def approved(site: Site, folder: Path, name: str, rollout: dict[str, object]) ->
     champion = keep_champion_serving(line, stages.fetch_base(line))
     merged = merged_model(line, SAFE)
     release = register(line, merged)
-    judged = gate(line, release, evaluate(line, release, merged), evaluate(line, champion), merged, dataset(line))
+    judged = gate(line, release, (evaluate(line, release, merged), evaluate(line, champion), Together()), merged, dataset(line))
     return approve_release(site.registry, judged.release.id, "bob", "looks right", None)
 
 

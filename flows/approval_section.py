@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evaluation.config import Bound, MetricName
+from evaluation.config import SPEED, Bound, MetricName
 from serving.approval_terms import ApprovalTerms
 
 
@@ -29,6 +29,8 @@ class AutoApproval(BaseModel):
             raise ValueError("bounds names no metric: whatever passed the gate would be approved by nobody")
         if proven := [name for name, bound in self.bounds.items() if bound.proven]:
             raise ValueError(f"bounds of {', '.join(proven)}: proven belongs to the gate, which has the intervals")
+        if timed := sorted(SPEED & self.max_loss.keys()):
+            raise ValueError(f"max_loss of {', '.join(timed)}: speed is compared side by side, by the gate: gate.must_not_regress")
         return self
 
 

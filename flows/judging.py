@@ -161,8 +161,14 @@ def gate(
     against = champion.record if champion else None
     review = _review(line, candidate.record, against)
     with _timed(line, "gate") as said:
-        speed, preferences = (each.record if each else None for each in (together.speed, together.preferences))
-        verdict = decide(candidate.record, against, line.recipe.gate, review, speed=speed, preferences=preferences)
+        verdict = decide(
+            candidate.record,
+            against,
+            line.recipe.gate,
+            review,
+            speed=together.speed.record if together.speed else None,
+            preferences=together.preferences.record if together.preferences else None,
+        )
         said.verdict = verdict.outcome
     inputs = {"candidate": verdict.candidate_digest, "champion": verdict.champion_digest, "policy": verdict.policy_digest}
     inputs |= {key: digest for key in ("speed_digest", "preferences_digest") if (digest := getattr(verdict, key))}

@@ -93,7 +93,7 @@ def test_the_same_answer_twice_is_a_tie_without_asking(tmp_path: Path) -> None:
     assert (judge.chats, {choice.preferred for choice in found.choices}) == ([], {"tie"})
 
 
-@pytest.mark.parametrize("fault", ["nonsense", "http_500", "cut"])
+@pytest.mark.parametrize("fault", ["nonsense", "http_500", "no_finish"])
 def test_a_judge_without_a_clear_word_is_an_error_and_is_asked_again(fault: Any, tmp_path: Path) -> None:
     ours, theirs = card("good"), card("bad")
     judge = FakeModel(answer=lambda _: "both") if fault == "nonsense" else FakeModel(answer=prefers_good, faults=[fault] * 12)

@@ -44,7 +44,8 @@ def test_a_log_probability_that_is_no_number_is_an_error_and_no_accuracy(monkeyp
         run_tasks(endpoint, ForgettingSection(items=1), 8)
 
 
-def test_a_server_that_is_gone_is_an_error_and_no_accuracy() -> None:
+def test_a_server_that_is_gone_is_an_error_and_no_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.lm_eval_run._ATTEMPTS", 1)
     with serve(FakeModel()) as endpoint:
         gone = endpoint
     with pytest.raises(EndpointError, match="an lm-eval request failed"):

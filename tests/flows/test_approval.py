@@ -103,6 +103,7 @@ def test_which_risks_are_seen(candidate: Numbers, champion: Numbers | None, said
         ({"bounds": {}}, "names no metric"),
         ({"bounds": {"rule_pass_rate": {"min": 0.9, "proven": True}}}, "belongs to the gate"),
         ({"bounds": {"rule_pass_rate": {"min": 0.9}}, "max_loss": {"perplexity": -1}}, "greater than or equal to 0"),
+        ({"bounds": {"rule_pass_rate": {"min": 0.9}}, "max_loss": {"ttft_p50_s": 1}}, "speed is compared side by side, by the gate"),
         ({"bounds": {"colour": {"min": 0.9}}}, "Input should be"),
     ],
 )

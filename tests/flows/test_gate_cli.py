@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evaluation.gate import decide
-from evaluation.records import Scorecard, Verdict
+from evaluation.records import Choice, Preferences, Scorecard, Verdict
 from evaluation.suite import load_suite
 from flows import cli
 from flows.errors import BAD_INPUT, DONE, FAILED, NOT_PASSED
@@ -20,7 +20,7 @@ from flows.plan import check_files
 from flows.recipe import load_recipe
 from serving.records import Release
 from serving.registry import Registry
-from tests.fakes_evaluation import make_answer, make_card
+from tests.fakes_evaluation import make_answer, make_card, side_by_side
 from tests.fakes_flows import ROOT, recipe_values, write_recipe
 from tests.fakes_serving import candidate, url_in
 from training.errors import TunegateError
@@ -85,6 +85,22 @@ def test_deciding_again_ends_as_a_run_would(tunegate: Run, tmp_path: Path, ours:
     assert "must_not_regress.rouge_l" in said.out
     again = tunegate(*arguments, "--json")
     assert Verdict.model_validate_json(again.out).promotes == (status == DONE)
+
+
+def test_speed_and_a_judges_choice_are_read_from_their_records(tunegate: Run, tmp_path: Path) -> None:
+    asked = {"must_not_regress": {"latency_p95_s": {"by_ratio": 1.0}}, "judge_win_rate": {"min_prompts": 1}}
+    values = recipe_values() | {"gate": POLICY | asked}
+    values["evaluation"] |= {"judge": {"base_url": "http://127.0.0.1:9", "model": "judge"}}
+    (folder, card), (other, champion) = scorecard(tmp_path / "ours"), scorecard(tmp_path / "theirs", 10, "champion")
+    arguments = ("decide", "--candidate", folder, "--champion", other, "--recipe", write_recipe(tmp_path / "r", values))
+    assert tunegate(*arguments).out.count("ERROR") == 3
+    speed = side_by_side(card, champion).write(tmp_path / "speed")
+    choices = tuple(Choice(prompt_id=each.prompt_id, preferred="candidate") for each in card.answers)
+    record = Preferences(
+        created_at="now", candidate_digest=card.digest, champion_digest=champion.digest, judge="judge", terms="", choices=choices
+    )
+    said = tunegate(*arguments, "--speed", speed, "--preferences", record.write(tmp_path / "preferences"))
+    assert said.status == DONE, said.out
 
 
 def test_deciding_without_a_champion_judges_the_candidate_alone(tunegate: Run, tmp_path: Path) -> None:

@@ -34,11 +34,13 @@ from flows.stages import Finished, Line, base_folder
 from flows.timing import Timed, timed
 from serving.approvals import Asked
 from serving.artefact import verify_artefact
+from serving.artefact_store import bring, store_of
 from serving.lifecycle import State
 from serving.line_log import Step
 from serving.live_reference import LiveReference, write_reference
 from serving.records import Release
 from training.atomic import write_text
+from training.data.read_secrets import masked
 from training.errors import RecordError
 from training.progress import silent
 from training.records import RECORD_NAME, BaseModelRecord, DatasetManifest, MergedModel, digest_of
@@ -72,6 +74,7 @@ def keep_champion_serving(line: Line, base: Finished[BaseModelRecord]) -> Releas
     champion = registry.champion(serving.public_name)
     if champion is None:
         sign_if_asked(line.settings, base.folder)
+        _store(line, base.folder)
         first = registry.add_release(
             public_name=serving.public_name,
             model_digest=base.record.digest,
@@ -90,6 +93,7 @@ def keep_champion_serving(line: Line, base: Finished[BaseModelRecord]) -> Releas
 def register(line: Line, merged: Finished[MergedModel]) -> Release:
     """The merged model as a candidate, signed; the same model again is the same release while that is under way."""
     sign_if_asked(line.settings, merged.folder)
+    _store(line, merged.folder)
     return line.registry.add_release(
         public_name=line.recipe.serving.public_name,
         model_digest=merged.record.digest,
@@ -207,6 +211,13 @@ def review_folder(home: Path, candidate_digest: str, champion_digest: str) -> Pa
     return home / REVIEWS / f"{candidate_digest[:12]}-{champion_digest[:12]}"
 
 
+def _store(line: Line, model: Path) -> None:
+    """Bring a model to where other machines get it from, before any of them hears of it."""
+    if (store := store_of(line.settings)) is not None:
+        with line.display.stage("store") as shown:
+            shown.note = f"{store.put(model) / 1e6:.0f} MB to {masked(store.address)}"
+
+
 def evidence_digest(model_digest: str, verdict: Verdict, parity: ParityReport) -> str:
     """What an approver signs: this model, this verdict with the digests of both scorecards in it, and this parity report."""
     return digest_of({"model": model_digest, "verdict": verdict.digest, "parity": parity.digest})
@@ -261,6 +272,7 @@ def _weights(line: Line, release: Release) -> ParityReport:
     """Whether the release's files are, byte for byte, those of its record."""
     suite_digest = load_suites(line.recipe.evaluation.suites).digest
     try:
+        bring(line.settings, release)
         weights = weights_of(verify_artefact(release))
     except RecordError as error:
         return broken_bytes(release.id, release.model_digest, suite_digest, error.what)

@@ -24,6 +24,7 @@ from flows.timing import timed
 from serving import releases
 from serving.approvals import Standing
 from serving.artefact import verify_artefact
+from serving.artefact_store import bring
 from serving.errors import EvidenceMismatch
 from serving.records import Release
 from serving.registry import Registry
@@ -104,6 +105,7 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
     board.registry.approvals.check_still_holds(release.id)
     check_recipe(board.registry.approvals.standing(release.id), release)
     with timed(board.settings.home, release.public_name, "promote"):
+        bring(board.settings, release)
         evidence = check_evidence(release)
         try:
             with board.display.stage(f"start {release.id}") as shown:

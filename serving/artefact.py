@@ -23,7 +23,7 @@ def verify_artefact(release: Release, public_key: Path | None = None) -> tuple[F
         RecordError: a file or the record is missing, extra, altered, or belongs to another model; or the signature does not hold.
     """
     folder = release.model_dir
-    record = MergedModel.read(folder) if _kind(folder) == MergedModel.__name__ else BaseModelRecord.read(folder)
+    record = read_model(folder)
     if record.digest != release.model_digest:
         raise RecordError(
             f"{folder} holds the model {record.digest[:12]}, but {release.id} is {release.model_digest[:12]}",
@@ -34,6 +34,15 @@ def verify_artefact(release: Release, public_key: Path | None = None) -> tuple[F
     if public_key is not None:
         verify_signature(folder, public_key)
     return record.files
+
+
+def read_model(folder: Path) -> MergedModel | BaseModelRecord:
+    """The record of a model that can be served.
+
+    Raises:
+        RecordError: it is not there, or cannot be read.
+    """
+    return MergedModel.read(folder) if _kind(folder) == MergedModel.__name__ else BaseModelRecord.read(folder)
 
 
 def fingerprint(folder: Path) -> Fingerprint:

@@ -4,10 +4,10 @@ Next: `slots.py`, `outside_engine.py`.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, assert_never
 
 from serving.artefact import verify_artefact
+from serving.artefact_store import bring
 from serving.outside_engine import OutsideEngine
 from serving.records import Release
 from serving.settings import Settings
@@ -66,13 +66,15 @@ def engine_for(release: Release, settings: Settings, command: Command) -> Engine
             assert_never(release.serving.engine)
 
 
-def verify_before_start(release: Release, public_key: Path | None = None) -> None:
-    """Hold what is about to be served against its record, and against a signature where a public key is given.
+def verify_before_start(release: Release, settings: Settings) -> None:
+    """Hold what is about to be served against its record, and against a signature where a public key is given; fetched first if need be.
 
     The files here say nothing of what somebody else has loaded.
 
     Raises:
         RecordError: it is not what was judged, or nobody vouches for it.
+        StoreError: it is not here, and cannot be had now.
     """
     if release.serving.engine == "vllm":
-        verify_artefact(release, public_key)
+        bring(settings, release)
+        verify_artefact(release, settings.verify_key)

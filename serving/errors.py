@@ -65,6 +65,10 @@ class SlotError(TunegateError):
     """An engine process did not come up, or its artefact may not be served."""
 
 
+class StoreError(TunegateError):
+    """Where models are kept cannot be reached, or does not hold the one that is wanted."""
+
+
 class RunUnderWay(TransitionRefused):
     """Another live process runs the same recipe, or holds off every run."""
 

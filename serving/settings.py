@@ -25,6 +25,11 @@ class Settings(BaseSettings):
     registry_url: SecretStr = Field(
         default=SecretStr(""), description="sqlite:///<path> or postgresql://user:password@host/database; empty means registry.db in home"
     )
+    artefact_url: str = Field(
+        default="",
+        description="where models are kept for other machines (file, s3, gs, az); `${NAME}` is filled in; empty: nowhere",
+    )
+    artefact_transfers: int = Field(default=8, ge=1, le=64, description="files of a model on their way to or from there at a time")
     host: str = Field(default="127.0.0.1", min_length=1, description="address the gateway listens on")
     port: int = Field(default=8080, ge=1, le=65535, description="TCP port the gateway listens on")
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from evaluation.client import Endpoint
 from serving.artefact import fingerprint
 from serving.engines import Command, Engine, engine_for, verify_before_start
-from serving.errors import RegistryError, SlotError
+from serving.errors import RegistryError, SlotError, StoreError
 from serving.lifecycle import State
 from serving.memory import Memory, memory_of_this_machine
 from serving.places import Places, Tenancy, places
@@ -184,8 +184,13 @@ class Supervisor:
             await self._say(release.id, SlotState.STARTING, history, "verifying the files" + history.epilogue)
             before = await asyncio.to_thread(fingerprint, release.model_dir)
             try:
-                await asyncio.to_thread(verify_before_start, release, self._settings.verify_key)
+                await asyncio.to_thread(verify_before_start, release, self._settings)
                 return
+            except StoreError as error:  # it heals elsewhere, where nobody can be watched for it
+                _log.error("slot %s has no model yet: %s", release.id, error)
+                await self._say(release.id, SlotState.FAILED, history, str(error))
+                await asyncio.sleep(self._settings.restart_cap_s)
+                continue
             except (TunegateError, OSError) as error:
                 _log.error("slot %s will not be served: %s", release.id, error)
                 await self._say(release.id, SlotState.FAILED, history, str(error))

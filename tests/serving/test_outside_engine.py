@@ -139,7 +139,7 @@ def test_the_recipe_decides_who_runs_the_engine_and_only_files_that_are_loaded_h
     with Registry(url_in(tmp_path)) as registry:
         release = outside_release(registry)
     assert isinstance(engine_for(release, settings_in(tmp_path, "http://127.0.0.1:1"), no_command), OutsideEngine)
-    verify_before_start(release)
+    verify_before_start(release, settings_in(tmp_path, "http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(

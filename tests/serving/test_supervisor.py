@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from serving.artefact import verify_artefact
+from serving.artefact_store import ArtefactStore
 from serving.engines import Command
 from serving.lifecycle import State
 from serving.memory import Memory
@@ -392,3 +393,23 @@ def test_with_a_public_key_a_model_waits_for_a_signature_that_holds(stage: Stage
 def reason_of(stage: Stage, release: Release) -> str:
     slot = stage.slot(release)
     return slot.reason if slot else ""
+
+
+def test_a_model_that_is_not_here_is_fetched_and_one_that_cannot_be_had_yet_is_tried_again(tmp_path: Path) -> None:
+    """The store is empty at first: the slot says so, and serves once the model has come there."""
+    stage = Stage(tmp_path)
+    stage.settings = stage.settings.model_copy(update={"artefact_url": f"file://{tmp_path}/store", "restart_cap_s": 0.1})
+    folder = stage.settings.home / "runs" / "clinic" / "merge-1"
+    release = champion(stage.registry, digest=write_model(folder, "first"), folder=folder)
+    folder.rename(tmp_path / "elsewhere")
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.FAILED))
+        slot = stage.slot(release)
+        assert slot is not None
+        assert "does not hold the model" in slot.reason
+        ArtefactStore(stage.settings.artefact_url).put(tmp_path / "elsewhere")
+        await until(stage.is_in(release, SlotState.READY))
+
+    stage.play(story)
+    assert digest_files(folder) == digest_files(tmp_path / "elsewhere")

@@ -201,12 +201,12 @@ class Site:
         return open_small_line(write_recipe(folder, recipe_values(public_name)), self.settings, self.registry, stages)
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Run the server while the block runs."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
+    def serving(self, **more: str) -> Iterator[None]:
+        """Run the server while the block runs, with `more` in its environment."""
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **more}
         server = subprocess.Popen([sys.executable, "-m", "tests.fakes_flows_server"], cwd=ROOT, env=env)
         try:
-            until(lambda: (live := self.registry.server()) is not None and live.pid == server.pid)
+            until(lambda: (live := self.registry.server()) is not None and live.pid == server.pid, 180)
             yield
         finally:
             server.terminate()
@@ -221,12 +221,12 @@ class Site:
         return (self.settings.slot_folder(release.id) / "vllm.log").read_text(encoding="utf-8").split().count("chat")
 
 
-def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Wait for something to become true."""
+def until(true: Callable[[], bool], timeout_s: float = 60.0, every_s: float = 0.02) -> None:
+    """Wait for something to become true; looked at seldom where looking is work for others."""
     limit = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def finish_training(line: Line) -> Finished[MergedModel]:

@@ -1,8 +1,10 @@
 """`tunegate serve` whose engines say what their weights say: python -m tests.fakes_flows_server. Imports no more than a server does."""
 
+import os
 import sys
 from pathlib import Path
 
+from flows.prefect_events import prefect_outlets
 from serving.engine import EngineCommand
 from serving.records import Release
 from serving.server import serve
@@ -18,4 +20,4 @@ def saying_engine(release: Release, port: int) -> EngineCommand:
 
 
 if __name__ == "__main__":
-    serve(load_settings(), saying_engine)
+    serve(load_settings(), saying_engine, prefect_outlets(os.environ.get("PREFECT_API_URL")))

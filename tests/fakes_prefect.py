@@ -16,6 +16,8 @@ from serving.slots import free_port
 from tests.fakes_flows import ROOT, until
 
 START_S = 180.0
+# Each look is a query that the server answers instead of working.
+POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,15 @@ class PrefectServer:
     env: Mapping[str, str]
     folder: Path
 
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """This process talks to it while the block runs."""
+        with temporary_settings({PREFECT_API_URL: self.url, PREFECT_HOME: self.folder / "prefect"}):
+            yield
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What the server's API answers, without our client in between."""
-        answer = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+        answer = httpx.post(f"{self.url}{path}", json=body, timeout=120)
         answer.raise_for_status()
         return answer.json()
 
@@ -38,9 +46,14 @@ class PrefectServer:
         found = self.post("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "flow_runs": states, "sort": "START_TIME_ASC"})
         return list(found)
 
+    def events(self, name: str) -> list[str]:
+        """The releases that this event was told of."""
+        found = self.post("/events/filter", {"filter": {"event": {"name": [name]}}})
+        return [event["resource"]["tunegate.release"] for event in found["events"]]
+
     def wait_for_run(self, flow: str, state: str = "COMPLETED") -> dict[str, Any]:
         """The oldest run of a flow, once it has ended."""
-        until(lambda: any(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.runs(flow)), 120)
+        until(lambda: any(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.runs(flow)), 300, POLL_S)
         run = self.runs(flow)[0]
         assert run["state_type"] == state, run["state"]
         return run
@@ -61,7 +74,7 @@ class PrefectServer:
 
 @contextmanager
 def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[PrefectServer]:
-    """A server while the block runs; this process talks to it, too."""
+    """A server while the block runs."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
@@ -81,10 +94,9 @@ def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[Pr
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
     try:
-        until(lambda: _answers(url) or process.poll() is not None, START_S)
+        until(lambda: _answers(url) or process.poll() is not None, START_S, 0.2)
         assert process.poll() is None, (folder / "server.log").read_text(encoding="utf-8")[-2000:]
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: folder / "prefect"}):
-            yield PrefectServer(url, env, folder)
+        yield PrefectServer(url, env, folder)
     finally:
         process.terminate()
         process.wait(60)

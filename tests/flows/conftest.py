@@ -1,10 +1,11 @@
-"""One real server for all tests of this folder; each test has a public name of its own there."""
+"""One real server, and one Prefect server, for all tests of this folder that want one; each test has a public name of its own there."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fakes_flows import Site
+from tests.fakes_prefect import PrefectServer, prefect_server
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with made.serving():
         yield made
     made.registry.close()
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as made:
+        yield made

@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from evaluation.records import Outcome
+from flows import cli
 from flows.approval import approve_release
 from flows.delivery import deliver
-from flows.errors import DONE, INTERRUPTED, NOT_PASSED, REFUSED
+from flows.errors import DONE, INTERRUPTED, NOT_PASSED
 from serving.lifecycle import State
 from serving.slots import free_port
 from tests.fakes_flows import (
@@ -32,26 +34,20 @@ from tests.fakes_flows import (
     until,
     write_recipe,
 )
+from tests.fakes_prefect import PrefectServer
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
 @pytest.fixture
-def home(site: Site, prefect: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
+def home(site: Site, prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     """The shared server's home, as this process's settings name it."""
     for name, value in site.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")
-    return site
+    with prefect.ours():
+        yield site
 
 
 def trained(site: Site, folder: Path, name: str, says: str) -> Path:
@@ -135,30 +131,27 @@ def test_without_a_name_and_without_a_terminal_the_release_goes_on_waiting(home:
     assert home.registry.release("patient-2").state is State.LIVE
 
 
-def tunegate(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_the_approve_command_promotes_and_refuses_another_digest_with_4(home: Site, tmp_path: Path) -> None:
+def test_the_approve_command_promotes(
+    home: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from flows.pipeline import retrain
 
     release = retrain(trained(home, tmp_path, "shell", SAFE), "ann").release
-    env = home.environment | {"PREFECT_HOME": str(tmp_path / "prefect")}
-    digest = str(release.evidence_digest)[:12]
-    refused = tunegate("approve", release.id, "--as", "bob", "--digest", "f" * 12, env=env)
-    assert (refused.wait(120), home.registry.release(release.id).state) == (REFUSED, State.AWAITING_APPROVAL)
-    approving = tunegate("approve", release.id, "--as", "bob", "--digest", digest, env=env)
-    out, err = approving.communicate(timeout=300)
-    assert approving.returncode == DONE, err
-    assert f"{release.id} is live" in out
+    words = ["tunegate", "approve", release.id, "--as", "bob", "--digest", str(release.evidence_digest)[:12]]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, home.registry.release(release.id).state) == (DONE, State.LIVE)
+    assert f"{release.id} is live" in capsys.readouterr().out
 
 
 def test_ctrl_c_during_a_stage_exits_with_130_one_line_and_no_process_left(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe")
     home = tmp_path / "home"
     env = {"TUNEGATE_HOME": str(home), "TUNEGATE_PORT": str(free_port()), "PREFECT_HOME": str(tmp_path / "prefect")}
-    running = tunegate("run", str(recipe), env=env)
+    command = [sys.executable, "-m", "flows.cli", "run", str(recipe)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, **pipes)
     try:
         until(lambda: (home / "base" / "org--tiny.log").exists() or running.poll() is not None, 180)
         family = psutil.Process(running.pid).children(recursive=True)

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 EXTRA  := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PINS   := deploy/requirements/$(EXTRA).txt
+TOOLS  := deploy/requirements/tools.txt
 BIN    := .venv/bin
 UV     := $(BIN)/uv
 # A wheel folder given to pip is given to uv too; elsewhere uv takes the CPU build of torch by itself.
@@ -33,10 +34,11 @@ check: setup
 
 setup: $(BIN)/.installed-$(EXTRA)
 
-$(BIN)/.installed-$(EXTRA): pyproject.toml $(PINS)
+$(BIN)/.installed-$(EXTRA): pyproject.toml $(PINS) $(TOOLS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(UV) pip install --python $(BIN)/python --compile-bytecode --no-deps $(TORCH) -r $(PINS)
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --require-hashes -r $(TOOLS)
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
 

@@ -1,6 +1,7 @@
 """The files of deploy/ are read by the tools that will read them; what no tool here reads says so in its head."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ NO_SCHEMA = {"ServiceMonitor", "PrometheusRule"}
 def run(program: str, *arguments: str, **env: str) -> str:
     """The output of a tool that must be there and must be content."""
     path = shutil.which(program, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
-    assert path is not None, f"{program} is missing: .ci/run and the dev requirements install it"
+    assert path is not None, f"{program} is missing: .ci/run and make setup install it"
     done = subprocess.run([path, *arguments], cwd=DEPLOY, env={**os.environ, **env}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -42,6 +43,16 @@ def objects(folder: str) -> list[dict[str, Any]]:
 
 def of_kind(folder: str, kind: str) -> list[dict[str, Any]]:
     return [each for each in objects(folder) if each["kind"] == kind]
+
+
+def test_programs_that_only_tests_run_are_pinned_by_hash_and_in_no_image() -> None:
+    pins = DEPLOY / "requirements"
+    tools = [block for block in re.split(r"\n(?=\S)", (pins / "tools.txt").read_text(encoding="utf-8")) if block.strip()]
+    assert len(tools) == 3
+    assert [block for block in tools if not re.fullmatch(r"[a-z-]+==[0-9.]+( \\\n +--hash=sha256:[0-9a-f]{64})+\n?", block)] == []
+    names = {block.partition("==")[0] for block in tools}
+    assert names & {line.partition("==")[0] for pin in ("cpu", "gpu") for line in (pins / f"{pin}.txt").read_text().splitlines()} == set()
+    assert "tools.txt" not in (DEPLOY / "containers" / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_the_container_file_pleases_hadolint_and_does_not_run_as_root() -> None:

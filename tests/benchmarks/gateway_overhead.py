@@ -102,9 +102,9 @@ async def run_gateway(slot_port: str) -> None:
 
 
 @asynccontextmanager
-async def child(*arguments: str) -> AsyncIterator[tuple[psutil.Process, int]]:
-    """This file in another process, and the port it listens on."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", _MODULE, *arguments, stdout=asyncio.subprocess.PIPE)
+async def child(*arguments: str, module: str = _MODULE) -> AsyncIterator[tuple[psutil.Process, int]]:
+    """This file, or another, in another process, and the port it listens on."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout
         yield psutil.Process(process.pid), int(await process.stdout.readline())
@@ -201,7 +201,7 @@ class Case:
         self.alone_s: list[float] = []
         body = json.dumps({**CHAT, "stream": self.stream, "max_tokens": self.max_tokens}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
-        self._request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        self.request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
     async def round(self, seconds: float) -> None:
         """Ask on CONNECTIONS connections at once for so long, then on one alone: to the whole answer, or a stream's first bytes."""
@@ -215,7 +215,7 @@ class Case:
     async def _caller(self, until: float, latencies_s: list[float]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         while (start := time.perf_counter()) < until:
-            writer.write(self._request)
+            writer.write(self.request)
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200"), head
             if self.stream:

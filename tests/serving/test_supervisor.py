@@ -207,6 +207,17 @@ def test_a_rollback_finds_the_old_slot_running_and_stops_the_bad_one(stage: Stag
     stage.play(story)
 
 
+def test_a_promotion_that_nobody_was_there_to_hear_is_followed_at_the_next_start(stage: Stage) -> None:
+    old, new = stage.champion(), stage.approved()
+    stage.registry.promote(new.id, EVIDENCE, "bob")
+
+    async def story() -> None:
+        await until(stage.is_in(new, SlotState.READY))
+        assert stage.slot(old) is None
+
+    stage.play(story)
+
+
 def test_everything_stays_as_it_is_while_the_registry_cannot_be_read(stage: Stage) -> None:
     release = stage.champion()
     file, aside = stage.folder / "registry.db", stage.folder / "aside.db"

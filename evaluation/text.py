@@ -1,15 +1,16 @@
 """One spelling for all text before rules look at it, with a way back to the original characters.
 
 Folded: compatibility forms (NFKC: full-width letters, digits and punctuation), case, runs of white space, curly quotes,
-dashes, invisible characters, traditional Chinese (character by character, by OpenCC's table, into simplified).
+dashes, invisible characters, traditional Chinese (by the table that compares training rows).
 Knows nothing of phrases, negation or metrics. Next: `phrases.py`.
 """
 
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
+
+from training.data.chinese_characters import simplified_characters
 
 CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff"
 _SINGLE, _DOUBLE = "\u2018\u2019\u201a\u201b\u2032\u02bc`\u00b4", "\u201c\u201d\u201e\u201f\u2033\u300c\u300d\u300e\u300f\u00ab\u00bb"
@@ -69,17 +70,7 @@ def _fold_cluster(cluster: str) -> str:
 
 def simplify(text: str) -> str:
     """Traditional Chinese characters as simplified ones, one for one."""
-    return text if text.isascii() else text.translate(_simplified())
-
-
-@cache
-def _simplified() -> Mapping[int, str]:
-    """Made when the first Chinese text is met: OpenCC takes 30 ms to load."""
-    from opencc import OpenCC
-
-    characters = [chr(code) for block in ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00)) for code in range(*block)]
-    converted = OpenCC("t2s").convert("\n".join(characters)).split("\n")
-    return {ord(old): new for old, new in zip(characters, converted, strict=True) if old != new and len(new) == 1}
+    return text if text.isascii() else text.translate(simplified_characters())
 
 
 def _fold_space(source: str, at: int, out: list[str], origin: list[int]) -> int:

@@ -237,6 +237,7 @@ def check_data(
     suite: Annotated[list[Path] | None, typer.Option(help="folder of an evaluation suite that the rows must not overlap")] = None,
     base: Annotated[Path | None, typer.Option(help="folder of a base model whose tokenizer counts the tokens")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="tokens per row; longer rows are named")] = None,
+    against: Annotated[Path | None, typer.Option(help="folder of a prepared dataset or an earlier check: has the data moved?")] = None,
     out: Annotated[Path, typer.Option(help="folder for the report")] = Path("data_check"),
     as_json: AsJson = False,
 ) -> None:
@@ -250,11 +251,11 @@ def check_data(
         raise InputError("a path is empty", do="name a file, a folder, a glob or an address; see whether a variable is not set")
     sources = [SourceSection.model_validate({"path": path}) for path in paths]
     with Display(make_console(stderr=True)).stage("data check") as shown:
-        checked = check(sources, suite or [], base, max_length, out, shown.report)
+        checked = check(sources, suite or [], base, max_length, out, shown.report, against)
         shown.note = f"{checked.profile.rows_in} rows, {checked.profile.rows_used} of them can be used"
-    typer.echo(checked.profile.model_dump_json(indent=2) if as_json else markdown_report(checked.report))
     if not as_json:
-        typer.echo(f"report   {checked.page}\nrejected {checked.rejected}")
+        typer.echo(f"report   {checked.page}\nrejected {checked.rejected}\n")
+    typer.echo(checked.profile.model_dump_json(indent=2) if as_json else markdown_report(checked.report, fixes_last=True))
     raise typer.Exit(FAILED if checked.profile.faults else DONE)
 
 

@@ -246,6 +246,6 @@ def _profile(
         fold=data.split if data.folds else "",
         privacy=data.privacy_mode,
         suites=suites,
-        duplicates=gathered.duplicate_counts(),
+        duplicates=gathered.duplicate_counts(data.duplicates),
         balance=gathered.balanced.plan if gathered.balanced else (),
     )

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from training.errors import ModelError
 
 
@@ -14,6 +12,8 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ModelError: it cannot be read, or names neither a padding nor an end token.
     """
+    from transformers import AutoTokenizer  # with torch, seconds: `tunegate data check` mostly does without
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -1,6 +1,8 @@
 """`tunegate data check`: what is found is named, and what cannot be read is one clear error."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,45 @@ def test_a_folder_that_cannot_be_made_for_the_report_is_one_clear_error(tmp_path
 
     with pytest.raises(DataError, match="cannot be written"):
         check_data([SourceSection(path=path)], [], None, None, path / "out", silent)
+
+
+def test_a_length_in_tokens_needs_a_tokenizer(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match="--base"):
+        check_data([SourceSection(path=path)], [], None, 512, tmp_path / "out", silent)
+
+
+def test_data_is_held_against_an_earlier_check(tmp_path: Path) -> None:
+    """300 rows in English, then 300 in Chinese: the language has moved."""
+    written = {"en": "Is a rash on day {} of the fever urgent?", "zh": "发烧第{}天出皮疹，要不要紧？"}
+    for name, question in written.items():
+        rows = [
+            {"question": question.format(n), "answer": f"Call us today, or dial {n}." if name == "en" else f"请今天来{n}号诊室。"}
+            for n in range(300)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    check_data([SourceSection(path=tmp_path / "en.jsonl")], [], None, None, tmp_path / "before", silent)
+
+    checked = check_data(
+        [SourceSection(path=tmp_path / "zh.jsonl")], [], None, None, tmp_path / "after", silent, against=tmp_path / "before"
+    )
+
+    assert checked.report.drift is not None
+    assert "language" in {finding.measure for finding in checked.report.drift.findings if finding.level == "warn"}
+    assert "<h2>Against the champion's data</h2>" in checked.page.read_text(encoding="utf-8").replace("&#39;", "'")
+
+
+def test_a_folder_without_a_report_to_compare_with_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no data_report\.json"):
+        check_data([SourceSection(path=tmp_path / "rows.jsonl")], [], None, None, tmp_path / "out", silent, against=tmp_path)
+
+
+def test_a_check_without_a_base_model_loads_no_training_library() -> None:
+    """They take seconds, and nothing of them is used."""
+    loaded = "print([name for name in ('torch', 'transformers', 'datasets') if name in __import__('sys').modules])"
+
+    done = subprocess.run([sys.executable, "-c", f"import flows.data_check; {loaded}"], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -16,13 +16,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from training.data.duplicates_characters import composed
+from training.data.duplicates_characters import composed, mix
 from training.data.duplicates_clusters import Clusters, find_clusters, kept
 from training.data.duplicates_same import SameRows, Sides
 from training.data.duplicates_section import DuplicatesSection, Scope
 from training.data.duplicates_signatures import Signatures, signatures_of
 from training.data.rows import Example, Labelled, Pair, question_of
-from training.data.shingles import Hashes, Positions, keys_of, mix, shingles_of, tokens_of
+from training.data.shingles import Hashes, Positions, keys_of, shingles_of, tokens_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,14 @@ class CharacterTable:
     kind: NDArray[np.uint8]
     folded: NDArray[np.uint32]
     hard: NDArray[np.bool_]
+    hash: NDArray[np.uint64]
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread every bit of each value over all 64 (the finaliser of splitmix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def composed(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
@@ -97,7 +105,7 @@ def character_table() -> CharacterTable:
     hard[0x1161:0x11C3] = True  # vowels and finals that join into a Hangul syllable by rule
     folded[LAST + 1] = ord(" ")
     hard |= hard[folded]
-    return CharacterTable(kind, folded, hard)
+    return CharacterTable(kind, folded, hard, mix(np.arange(LAST + 2, dtype=np.uint64)))
 
 
 def _other_codes() -> Iterator[int]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.duplicates_characters import mix
 from training.data.duplicates_section import Rule
 from training.data.duplicates_signatures import EMPTY, Signatures
-from training.data.shingles import Hashes, Positions, mix
+from training.data.shingles import Hashes, Positions
 
 Same = Callable[[Positions, Positions], NDArray[np.bool_]]  # pairs of row numbers -> whether the two are the same
 

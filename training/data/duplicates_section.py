@@ -25,3 +25,8 @@ class DuplicatesSection(Section):
     permutations: int = Field(
         default=64, ge=16, le=512, description="length of a signature: 4 bytes each per row; more finds a little more"
     )
+
+    @property
+    def sought(self) -> tuple[Literal["exact", "near"], ...]:
+        """What is looked for."""
+        return (*(("exact",) if self.exact else ()), *(("near",) if self.near else ()))

@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.shingles import Shingles, mix, shingles_of, tokens_of
+from training.data.duplicates_characters import mix
+from training.data.shingles import Shingles, shingles_of, tokens_of
 
 Signatures = NDArray[np.uint32]  # (texts, permutations)
 

@@ -3,6 +3,7 @@
 Shared by the search for duplicates and for leaks; knows nothing of either. Next: `duplicates_same.py` and `leakage_near.py`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ Exchanged = tuple[set[str], set[str]]
 _SPELLED_ALIKE = 0.25  # share of trigrams: `fever` and `feevr` have as much, `Fryns` and `Frasier` 0.1
 
 _WORD = regex.compile(r"\p{Han}|[\p{L}\p{N}\p{M}--\p{Han}]+", regex.V1)
+_ASCII_WORD = re.compile(r"[a-z0-9]+")  # finds the same in such a text, in a quarter of the time
 _HAN = regex.compile(r"\p{Han}")
 _DIGIT = regex.compile(r"\p{Nd}")
 _NUMBER = regex.compile(r"two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|hundred|thousand|once|twice|half|double")
@@ -26,7 +28,7 @@ _NEGATION = regex.compile(r"no|not|never|none|nor|neither|without|cannot|(do|doe
 
 def words_of(text: str) -> list[str]:
     """Words in order, a Chinese character counting as one."""
-    return list(_WORD.findall(normalised(text)))
+    return _ASCII_WORD.findall(text.lower()) if text.isascii() else list(_WORD.findall(normalised(text)))
 
 
 def trigrams_of(words: Sequence[str]) -> Trigrams:

@@ -21,6 +21,7 @@ from training.data.balance import Balanced, balance, rank_of
 from training.data.config import DataSection
 from training.data.crew import Crew, MakeMeasure, Stage, chunks_of
 from training.data.duplicates import Duplicates, Fingerprints, find_duplicates
+from training.data.duplicates_section import DuplicatesSection
 from training.data.leakage import SuitePrompt
 from training.data.leakage_keys import TrainKeys
 from training.data.profile import DuplicateCounts
@@ -54,13 +55,12 @@ class Gathered:
             for _ in range(self.copies.get(number, 1)):
                 yield line
 
-    def duplicate_counts(self) -> DuplicateCounts:
+    def duplicate_counts(self, section: DuplicatesSection) -> DuplicateCounts:
         """Groups of rows that say the same, in numbers."""
         found = self.duplicates
-        if found is None:
-            return DuplicateCounts()
         sources = np.array([row.source for row in self.rows], np.int64)
-        return duplicate_counts(found.kept_instead, found.exact, found.near, sources, found.conflicting)
+        counts = duplicate_counts(found.kept_instead, found.exact, found.near, sources, found.conflicting) if found else DuplicateCounts()
+        return counts.model_copy(update={"sought": section.sought})
 
     def train_keys(self) -> TrainKeys:
         """The questions that are trained on, so that an evaluation which asks them can be refused."""

@@ -8,13 +8,13 @@ values and may be sent to another process; it knows nothing of suites' files or 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Literal
 
 from training.data.leakage_near import NearIndex
-from training.data.leakage_needles import Hit, NeedleIndex
+from training.data.leakage_needles import Hit, NeedleIndex, RowRuns
 from training.data.leakage_section import LeakageSection
-from training.data.shingles import Hashes, Shingles, Tokens, keys_of, shingles_of, tokens_of
+from training.data.shingles import Hashes, keys_of, tokens_of
 
 Kind = Literal["exact", "near", "ngram", "reference"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "ngram", "reference")  # the surest first
@@ -72,6 +72,7 @@ class Index:
         self._near = NearIndex([prompt.text for prompt in prompts], section.near_threshold)
         self._prompts_inside = NeedleIndex(texts, keys, section.ngram, section.containment, SHORTEST_PROMPT)
         self._references_inside = NeedleIndex(references, keys, section.ngram, section.containment, SHORTEST_REFERENCE)
+        self._pieces = self._prompts_inside.pieces | self._references_inside.pieces
 
     def overlap(self, question: str, answer: str) -> Overlap | None:
         """The surest overlap of one row, if there is any; `overlaps` costs far less per row."""
@@ -86,7 +87,7 @@ class Index:
 
     def _overlaps(self, rows: Sequence[tuple[str, str]]) -> list[Overlap | None]:
         tokens = tokens_of([text for row in rows for text in row])
-        runs_of = cache(partial(_runs, tokens.of_each(2)))
+        runs_of = cache(RowRuns(tokens.of_each(2), self._pieces).of)
         questions = [question for question, _ in rows]
         hits: dict[Kind, dict[int, Hit]] = {
             "exact": self._prompts_with(keys_of(tokens)[::2], range(len(rows))),
@@ -111,7 +112,3 @@ class Index:
         tokens = tokens_of([line for _, line in lines])
         telling = tokens.counts >= _SHORTEST_LINE
         return self._prompts_with(keys_of(tokens) * telling, (row for row, _ in lines))
-
-
-def _runs(tokens: Tokens, length: int) -> Shingles:
-    return shingles_of(tokens, length, length, short=0)

@@ -8,9 +8,11 @@ Next: `leakage.py`.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from training.data.duplicates_words import exchanged, has_numeral, likeness, respelt, trigrams_of, words_of
 from training.data.leakage_needles import CHARACTERS_PER_WORD, Hit
@@ -21,7 +23,8 @@ _SHORT_EXTRA = 0.05  # on top of the threshold, for a short prompt
 _RARE = 0.75  # of the greatest weight; of 500 prompts at most 4 have such a word
 _WORTH_SPELLING = 0.25  # similarity by words from which letters are compared
 _SPELLED = 4  # prompts per question, at most
-_CELLS_AT_ONCE = 1 << 21
+_CELLS_AT_ONCE = 1 << 21  # of question × prompt
+_HASH_BITS = np.uint64(40)  # the other 24 number a text
 _READ_CHARACTERS = 4000  # of a question; what is longer is no near copy of a prompt, but may hold it: see `leakage_needles.py`
 
 
@@ -32,11 +35,11 @@ class NearIndex:
         self._threshold = threshold
         features, owners = _features(prompts)
         self._known, numbers, rows_with = np.unique(features, return_inverse=True, return_counts=True)
-        order = np.argsort(numbers, kind="stable")
-        self._owners, self._starts = owners[order], np.concatenate(([0], np.cumsum(rows_with)))
         self._unknown_weight = np.log(len(prompts) + 1)
         self._weights = np.log((len(prompts) + 1) / rows_with)
         self._totals = np.bincount(owners, self._weights[numbers], len(prompts))
+        order, starts = np.argsort(numbers, kind="stable"), np.concatenate(([0], np.cumsum(rows_with)))
+        self._having = csr_array((self._weights[numbers[order]], owners[order], starts), (len(self._known), len(prompts)))
         self._words = [words_of(prompt[:_READ_CHARACTERS]) for prompt in prompts]
         self._letters = [trigrams_of(words) for words in self._words]
         self._rare = self._rare_words(len(prompts))
@@ -48,27 +51,30 @@ class NearIndex:
         at_once = max(1, _CELLS_AT_ONCE // max(1, len(self._totals)))
         for start in range(0, len(questions), at_once):
             part = [question[:_READ_CHARACTERS] for question in questions[start : start + at_once]]
-            similarity = self._by_words(part)
-            rows, prompts = np.nonzero(similarity >= _WORTH_SPELLING)
-            for row in np.unique(rows).tolist():
-                likely = prompts[np.searchsorted(rows, row) : np.searchsorted(rows, row, "right")]
-                nearest = likely[np.argsort(-similarity[row, likely], kind="stable")[:_SPELLED]]
-                if hit := self._nearest(part[row], [(number, float(similarity[row, number])) for number in nearest.tolist()]):
+            rows, prompts, similarity = self._alike_by_words(part)
+            first = np.searchsorted(rows, np.arange(len(part) + 1)).tolist()
+            candidates = list(zip(prompts.tolist(), similarity.tolist(), strict=True))
+            for row, (begin, end) in enumerate(pairwise(first)):
+                if begin < end and (hit := self._nearest(part[row], candidates[begin : min(end, begin + _SPELLED)])):
                     hits[start + row] = hit
         return hits
 
-    def _by_words(self, questions: Sequence[str]) -> NDArray[np.float64]:
-        """Weighted Jaccard similarity (questions, prompts)."""
-        features, rows = _features(questions)
+    def _alike_by_words(self, questions: Sequence[str]) -> tuple[Positions, Positions, NDArray[np.float64]]:
+        """Pairs of question and prompt that are alike, and their weighted Jaccard similarity: by question, the most alike first."""
+        features, owners = _features(questions)
         places = np.minimum(np.searchsorted(self._known, features), max(0, len(self._known) - 1))
         known = self._known[places] == features
         weights = np.where(known, self._weights[places], self._unknown_weight)
-        totals = np.bincount(rows, weights, len(questions))
-        times = np.where(known, np.diff(self._starts)[places], 0)
-        first = np.repeat(self._starts[places] - (np.cumsum(times) - times), times)
-        cells = np.repeat(rows, times) * len(self._totals) + self._owners[np.arange(len(first)) + first]
-        shared = np.bincount(cells, np.repeat(weights, times), len(questions) * len(self._totals)).reshape(len(questions), -1)
-        return np.asarray(shared / np.maximum(totals[:, None] + self._totals - shared, 1e-9))
+        totals = np.bincount(owners, weights, len(questions))
+        starts = np.searchsorted(owners[known], np.arange(len(questions) + 1))
+        asked = csr_array((np.ones(int(known.sum())), places[known], starts), (len(questions), len(self._known)))
+        shared = asked @ self._having
+        rows, prompts = np.repeat(np.arange(len(questions)), np.diff(shared.indptr)), shared.indices
+        similarity = shared.data / np.maximum(totals[rows] + self._totals[prompts] - shared.data, 1e-9)
+        alike = similarity >= _WORTH_SPELLING
+        rows, prompts, similarity = rows[alike], prompts[alike], similarity[alike]
+        order = np.lexsort((prompts, -similarity, rows))
+        return rows[order], prompts[order], similarity[order]
 
     def _nearest(self, question: str, candidates: list[Hit]) -> Hit | None:
         """Of a few prompts with their similarity by words, the one most like the question, if any is like enough."""
@@ -99,12 +105,10 @@ class NearIndex:
 
 
 def _features(texts: Sequence[str]) -> tuple[Hashes, Positions]:
-    """The distinct words, pairs of words and pairs of Chinese characters of each text, and the text of each."""
+    """The distinct words, pairs of words and pairs of Chinese characters of each text, and the text of each, in the texts' order."""
     tokens = tokens_of(texts)
     single, double = shingles_of(tokens, 1, 2, short=0), shingles_of(tokens, 2, 2, short=0)
     hashes, owners = np.concatenate((single.hashes, double.hashes)), np.concatenate((single.owners(), double.owners()))
-    order = np.lexsort((hashes, owners))
-    hashes, owners = hashes[order], owners[order]
-    new = np.ones(len(hashes), np.bool_)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-    return hashes[new], owners[new]
+    packed = np.sort(owners.astype(np.uint64) << _HASH_BITS | hashes >> (np.uint64(64) - _HASH_BITS))  # much faster than by two keys
+    packed = packed[np.concatenate(([True], packed[1:] != packed[:-1]))] if len(packed) else packed
+    return packed & ((np.uint64(1) << _HASH_BITS) - np.uint64(1)), (packed >> _HASH_BITS).astype(np.int64)

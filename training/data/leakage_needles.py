@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.shingles import Hashes, Positions, Shingles, Tokens, shingles_of
+from training.data.shingles import Hashes, Positions, Shingles, Tokens, shingles_of, spans
 
 Hit = tuple[int, float]  # number of the needle, share of it
 
@@ -22,6 +22,7 @@ _RUNS = np.array([3, 5, 8, 13, 20, 30, 50, 75])  # lengths of a run; few, becaus
 _WHOLE_BELOW = 12  # words
 _POSITION_BITS = 16  # of a place; what stands later in a needle is not looked for
 _BLOOM_SIZE = 1 << 18
+_PIECE = 3  # tokens; the shortest run
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,28 @@ class _Runs:
         return packed >> _POSITION_BITS, packed & ((1 << _POSITION_BITS) - 1)
 
 
+class RowRuns:
+    """Runs of rows, of any length, without those that begin or end with a piece which no needle has."""
+
+    def __init__(self, tokens: Tokens, pieces: NDArray[np.bool_]) -> None:
+        """`pieces`: by the lowest bits of a hash, whether a needle can have that run of three tokens."""
+        self._tokens = tokens
+        self._last = np.repeat(tokens.starts[1:], tokens.counts)  # where the row of each token ends
+        starts = np.flatnonzero(np.arange(_PIECE, len(tokens.hashes) + 1) <= self._last[: 1 - _PIECE])
+        hashes = spans(tokens.hashes, starts, starts + _PIECE)
+        there = pieces[hashes & np.uint64(_BLOOM_SIZE - 1)]
+        self._piece_at = np.zeros(len(tokens.hashes), np.bool_)
+        self._piece_at[starts[there]] = True
+
+    def of(self, length: int) -> Shingles:
+        """Those of one length, which is three or more."""
+        more = length - _PIECE
+        begins = self._piece_at[: len(self._piece_at) - more] & self._piece_at[more:]
+        starts = np.flatnonzero(begins)
+        starts = starts[starts + length <= self._last[starts]]
+        return Shingles(spans(self._tokens.hashes, starts, starts + length), np.searchsorted(starts, self._tokens.starts))
+
+
 class NeedleIndex:
     """Texts that are looked for inside rows."""
 
@@ -65,6 +88,7 @@ class NeedleIndex:
             self._own_sizes += _covered(runs.needles[order], runs.positions[order], runs.length, self._count)
         self._wanted = np.where(sizes < _WHOLE_BELOW * scale, 1.0, containment)
         self._wanted_own = np.where(self._own_sizes < _WHOLE_BELOW * scale, 1.0, containment)
+        self.pieces = _maybe(shingles_of(needles, _PIECE, _PIECE, short=0).hashes)
 
     def best(self, runs_of: Callable[[int], Shingles]) -> dict[int, Hit]:
         """For each row that has one: the needle of which it holds most. `runs_of` gives the rows' runs of a length."""
@@ -110,9 +134,13 @@ def _runs_of(needles: Tokens, prompts: Hashes, lengths: Positions, length: int) 
     chosen = own & (lengths[owners] == length) & (positions < (1 << _POSITION_BITS))
     order = np.argsort(shingles.hashes[chosen], kind="stable")
     hashes = shingles.hashes[chosen][order]
+    return _Runs(length, hashes, owners[chosen][order], positions[chosen][order], shingles, _maybe(hashes))
+
+
+def _maybe(hashes: Hashes) -> NDArray[np.bool_]:
     maybe = np.zeros(_BLOOM_SIZE, np.bool_)
     maybe[hashes & np.uint64(_BLOOM_SIZE - 1)] = True
-    return _Runs(length, hashes, owners[chosen][order], positions[chosen][order], shingles, maybe)
+    return maybe
 
 
 def _shared(hashes: Hashes, prompts: Hashes) -> Hashes:

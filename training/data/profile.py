@@ -73,6 +73,7 @@ class Sample(_Value):
 class DuplicateCounts(_Value):
     """Groups of rows that say the same; one row of each group is kept."""
 
+    sought: tuple[Literal["exact", "near"], ...] = Field(default=("exact", "near"), description="which were looked for")
     exact_clusters: int = Field(default=0, ge=0)
     near_clusters: int = Field(default=0, ge=0)
     largest_cluster: int = Field(default=0, ge=0, description="rows, the kept one counted")

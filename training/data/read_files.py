@@ -141,7 +141,10 @@ def _remote(url: str) -> FoundFiles:
         said = without(secrets_of(address, url), str(error.__cause__))
         raise DataError(f"{masked(url)} is not there or cannot be reached: {said}", do="check the address and the connection") from None
     except ImportError as error:
-        raise DataError(f"{masked(url)} needs a package that is not installed: {error}", do="install it beside tunegate") from None
+        raise DataError(
+            f"{masked(url)} needs a package that is not installed: {error}",
+            do="install it beside tunegate; for s3:// that is `tunegate[s3]`",
+        ) from None
     except Exception as error:  # noqa: BLE001  # botocore, aiohttp, paramiko and others share no base class
         said = without(secrets_of(address, url), f"{type(error).__name__}: {error}")
         raise DataError(f"{masked(url)} cannot be read: {said}", do="check the address and that it can be reached from here") from None
@@ -151,7 +154,8 @@ def _listed(address: str) -> FoundFiles:
     import fsspec  # 60 ms, and needed for addresses alone
 
     scheme = address.partition("://")[0]
-    system, path = fsspec.core.url_to_fs(address, **_patience(scheme))
+    # An instance that fsspec kept would answer with the listing of its first look, to a watcher for ever.
+    system, path = fsspec.core.url_to_fs(address, skip_instance_cache=True, **_patience(scheme))
     wild = _GLOB - {"?"} if scheme in _WEB else _GLOB  # there, a question mark begins the query
     if wild & set(path) and not system.exists(path):
         return _remote_many(system, scheme, system.glob(path))

@@ -22,13 +22,10 @@ _PRIVACY_NAMES: dict[PrivacyMode, str] = {
     "count": "Personal data counted",
     "off": "Personal data not looked for",
 }
-_STAGE_NAMES: dict[Stage, str] = {
+_STAGE_NAMES: dict[Stage, str] = {  # of those without a condition
     "parsed": "Read and well-formed",
     "clean": "Not empty after cleaning",
     "language": "In a wanted language",
-    "unique": "Unique",
-    "leak_free": "Not in an evaluation suite",
-    "length": "Fits the model",
     "balanced": "Within weights and caps",
 }
 
@@ -87,9 +84,22 @@ def funnel(profile: DataProfile) -> tuple[FunnelStep, ...]:
         lost_to = tuple((code, rows) for code, rows in profile.dropped.items() if REASONS[code].stage == stage)
         lost = sum(rows for _, rows in lost_to)
         left -= lost
-        name = _PRIVACY_NAMES[profile.privacy] if stage == "private" else _STAGE_NAMES[stage]
-        steps.append(FunnelStep(name, left, lost, lost_to, 100.0 * left / top, 100.0 * lost / top))
+        steps.append(FunnelStep(_step_name(profile, stage), left, lost, lost_to, 100.0 * left / top, 100.0 * lost / top))
     return tuple(steps)
+
+
+def _step_name(profile: DataProfile, stage: Stage) -> str:
+    """What a row has gone through; a step that looked at nothing must not pass for one that found nothing."""
+    if stage == "private":
+        return _PRIVACY_NAMES[profile.privacy]
+    if stage == "unique":
+        return "Unique" if profile.duplicates.sought else "Duplicates not looked for"
+    if stage == "leak_free":
+        sought = profile.suites or profile.leaks or profile.dropped.get("leaked")
+        return "Not in an evaluation suite" if sought else "No suite to compare with"
+    if stage == "length":
+        return "Fits the model" if profile.tokenizer else "Tokens not counted"
+    return _STAGE_NAMES[stage]
 
 
 def length_chart(profile: DataProfile) -> LengthChart | None:

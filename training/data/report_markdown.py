@@ -18,12 +18,16 @@ _SHOWN_LEAKS = 5
 _MARKUP = re.compile(r"[\\*\[\]<>|&~$]")
 
 
-def markdown_report(report: DataReport) -> str:
-    """Verdict, what to fix, the funnel, sources, and what else there is to say, in sections that are left out when empty."""
+def markdown_report(report: DataReport, *, fixes_last: bool = False) -> str:
+    """Verdict, what to fix, the funnel, sources, and what else there is to say, in sections that are left out when empty.
+
+    `fixes_last` is for a terminal, where the end is what one sees.
+    """
     profile = report.profile
+    fixes = _listed("What to fix first", (escaped(sentence, 400) for sentence in report.fixes), numbered=True)
     sections = [
         f"# {report.verdict.headline}\n\n{escaped(report.title)}. {report.verdict.detail}",
-        _listed("What to fix first", (escaped(sentence, 400) for sentence in report.fixes), numbered=True),
+        "" if fixes_last else fixes,
         _table("Rows", ("step", "rows", "lost", "reasons"), _funnel_rows(profile)),
         _table("Sources", ("source", "read as", "in", "as it was", "changed", "dropped"), _source_rows(profile)),
         _listed("Lengths", _lengths(profile)),
@@ -31,6 +35,7 @@ def markdown_report(report: DataReport) -> str:
         _listed("Contents", _contents(profile)),
         _table("Left out", ("reason", "rows", "what it means", "first"), _reason_rows(profile)),
         _listed("Against the champion's data", _drift(report)),
+        (fixes or "Nothing to fix.") if fixes_last else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

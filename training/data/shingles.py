@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.duplicates_characters import LAST, LETTER, SEPARATOR, SPACELESS, SYMBOL, character_table, normalised
+from training.data.duplicates_characters import LAST, LETTER, SEPARATOR, SPACELESS, SYMBOL, character_table, mix, normalised
 
 Hashes = NDArray[np.uint64]
 Positions = NDArray[np.int64]
@@ -57,13 +57,6 @@ class Shingles:
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
-def mix(values: Hashes) -> Hashes:
-    """Spread every bit of each value over all 64 (the finaliser of splitmix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 def tokens_of(texts: Sequence[str]) -> Tokens:
     """The tokens of each text."""
     hashes, spaceless, counts = [], [], np.zeros(len(texts), np.int64)
@@ -96,16 +89,16 @@ def shingles_of(tokens: Tokens, words: int = WORDS, characters: int = CHARACTERS
     chosen = np.flatnonzero((position + wanted <= last) | first)
     ends = np.minimum(chosen + wanted[chosen], last[chosen])
     chosen_before = np.concatenate(([0], np.cumsum(np.bincount(chosen, minlength=total))))
-    return Shingles(_spans(tokens.hashes, chosen, ends), chosen_before[tokens.starts])
+    return Shingles(spans(tokens.hashes, chosen, ends), chosen_before[tokens.starts])
 
 
 def keys_of(tokens: Tokens) -> Hashes:
     """One hash per text over all its tokens in order; 0 for a text that has none."""
-    keys = _spans(tokens.hashes, tokens.starts[:-1], tokens.starts[1:])
+    keys = spans(tokens.hashes, tokens.starts[:-1], tokens.starts[1:])
     return np.where(tokens.counts > 0, np.maximum(keys, np.uint64(1)), np.uint64(0))
 
 
-def _spans(values: Hashes, starts: Positions, ends: Positions) -> Hashes:
+def spans(values: Hashes, starts: Positions, ends: Positions) -> Hashes:
     """A hash of `values[start:end]`, for every span at once: a polynomial modulo 2**64, read off its running sum."""
     powers, inverses = _powers(1 << max(_POWER_BITS, len(values).bit_length()))
     running = np.zeros(len(values) + 1, np.uint64)
@@ -156,7 +149,7 @@ def _tokens_of_pass(pieces: list[str]) -> tuple[Hashes, NDArray[np.bool_], Posit
     starts = np.flatnonzero(alone | (in_word & ~np.concatenate(([False], in_word[:-1]))))
     ends = np.flatnonzero(alone | (in_word & ~np.concatenate((in_word[1:], [False])))) + 1
     per_piece = np.diff(np.searchsorted(starts, borders), prepend=0)
-    return _spans(mix(characters.astype(np.uint64)), starts, ends), kinds[starts] == SPACELESS, per_piece
+    return spans(table.hash[characters], starts, ends), kinds[starts] == SPACELESS, per_piece
 
 
 def _folded(pieces: list[str]) -> tuple[NDArray[np.uint32], Positions]:
@@ -181,9 +174,10 @@ def _code_points(pieces: list[str]) -> tuple[NDArray[np.uint32], Positions]:
 def _with_marks_in_numbers(characters: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """2.5 is not 25 and not 2-5, and -5 is not 5: there, a mark counts as a symbol."""
     digit = (characters >= ord("0")) & (characters <= ord("9"))
-    before = np.concatenate(([False], digit[:-1]))
-    after = np.concatenate((digit[1:], [False]))
-    free = np.concatenate(([True], kinds[:-1] == SEPARATOR))
-    mark = (kinds == SEPARATOR) & (characters > ord(" ")) & after & (before | (free & (characters == ord("-"))))
-    kinds[mark] = SYMBOL
+    digits = np.flatnonzero(digit)
+    marks = digits[digits > 0] - 1
+    marks = marks[(kinds[marks] == SEPARATOR) & (characters[marks] > ord(" "))]
+    before = np.maximum(marks - 1, 0)
+    free = (characters[marks] == ord("-")) & ((marks == 0) | (kinds[before] == SEPARATOR))
+    kinds[marks[free | (digit[before] & (marks > 0))]] = SYMBOL
     return kinds

@@ -1,6 +1,7 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,18 @@ def test_the_funnel_loses_every_dropped_row_once() -> None:
     assert sum(step.lost for step in steps) == 155
     assert len(steps) == len(STAGES) + 1
     assert all(after.rows == before.rows - after.lost for before, after in pairwise(steps))
+
+
+@pytest.mark.parametrize(
+    ("known", "steps"),
+    [
+        ({}, {"Unique", "No suite to compare with", "Tokens not counted"}),
+        ({"suites": ("gate",), "tokenizer": "tiny"}, {"Unique", "Not in an evaluation suite", "Fits the model"}),
+        ({"duplicates": DuplicateCounts(sought=())}, {"Duplicates not looked for"}),
+    ],
+)
+def test_a_step_that_looked_at_nothing_does_not_pass_for_one_that_found_nothing(known: dict[str, Any], steps: set[str]) -> None:
+    assert steps <= {step.name for step in funnel(DataProfile(sources=(source(),), **known))}
 
 
 def test_the_limit_is_the_edge_between_two_bars() -> None:

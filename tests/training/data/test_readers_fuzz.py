@@ -11,6 +11,7 @@ import json
 import lzma
 import os
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import orjson
@@ -21,12 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from training.data.config import DataSection
 from training.data.formats import FORMAT_REASONS, FormatOptions, example_of
+from training.data.leakage import SuitePrompt
 from training.data.read_files import DataFile
 from training.data.read_record import READING_REASONS, Record
 from training.data.readers import ReadOptions, read_file
+from training.data.refine import Refiner
 from training.data.rows import ROLES, Place, Rejected, texts_of
-from training.data.sources import Column
+from training.data.sources import Column, SourceSection
 from training.errors import DataError
 
 fuzz = settings(
@@ -50,6 +54,24 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), inner, max_size=4),
     max_leaves=12,
 )
+MARKUP = (
+    "<p>",
+    "&#xD800;",
+    "&lt;b",
+    "click here",
+    "138 1234 5678",
+    "Dr. Lee",
+    "a@b.cn",
+    "```",
+    "Ã©",
+    "\u202e",
+    "\u0301",
+    "请点击",
+    "39 度",
+    "ﬁ",
+)
+texts = st.lists(st.sampled_from(MARKUP) | st.text(max_size=12), max_size=8).map("".join)
+well_formed = st.fixed_dictionaries({"instruction": texts, "output": texts}, optional={"input": texts, "system": texts})
 rows_like_ours = st.dictionaries(st.sampled_from(NAMES), json_values | st.text(max_size=12), max_size=6)
 
 
@@ -234,3 +256,22 @@ def test_any_record_is_an_example_or_says_why_not(values: dict[str, Any]) -> Non
 def test_any_turns_are_an_example_or_say_why_not(turns: list[dict[str, Any]]) -> None:
     for key in ("messages", "conversations", "chosen"):
         understand(Record(Place("rows.jsonl", 1), {key: turns, "rejected": turns, "prompt": turns}, 0))
+
+
+@cache
+def refiner() -> Refiner:
+    data = DataSection.model_validate({"sft": [{"path": "rows.jsonl"}], "privacy": {"mode": "mask"}, "languages": {"allow": ["en", "zh"]}})
+    return Refiner(data, (SuitePrompt("gate", "fever", "一岁宝宝发烧39 度, click here?", "及时就医。"),), None, None)
+
+
+@fuzz
+@given(st.lists(well_formed | rows_like_ours, max_size=4))
+def test_any_rows_end_once_after_every_step(rows: list[dict[str, Any]]) -> None:
+    reads = [Record(Place("rows.jsonl", line), values, 0) for line, values in enumerate(rows, start=1)]
+
+    refined = refiner().refine(SourceSection(path="rows.jsonl"), "any", reads)
+
+    ended = [row.place.line for row in (*refined.kept, *refined.rejected)]
+    assert sorted(ended) == list(range(1, len(rows) + 1))
+    assert refined.fingerprints is None or len(refined.fingerprints.questions) == len(refined.kept)
+    orjson.dumps([row.sides for row in refined.kept])  # may be written

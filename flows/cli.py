@@ -244,6 +244,7 @@ def check_data(
     """Look through data before there is a recipe: formats, faults, languages, personal data, duplicates, leaks; ends with what to fix."""
     from flows.data_check import check_data as check
     from training.data.report_markdown import markdown_report
+    from training.data.report_text import counted
     from training.data.sources import SourceSection
     from training.errors import InputError
 
@@ -252,7 +253,7 @@ def check_data(
     sources = [SourceSection.model_validate({"path": path}) for path in paths]
     with Display(make_console(stderr=True)).stage("data check") as shown:
         checked = check(sources, suite or [], base, max_length, out, shown.report, against)
-        shown.note = f"{checked.profile.rows_in} rows, {checked.profile.rows_used} of them can be used"
+        shown.note = f"{checked.profile.rows_used:,} of {counted(checked.profile.rows_in, 'row')} can be used"
     if not as_json:
         typer.echo(f"report   {checked.page}\nrejected {checked.rejected}\n")
     typer.echo(checked.profile.model_dump_json(indent=2) if as_json else markdown_report(checked.report, fixes_last=True))

@@ -90,6 +90,7 @@ def check_data(
         privacy=data.privacy_mode,
         suites={prompt.suite for prompt in prompts},
         duplicates=gathered.duplicate_counts(data.duplicates),
+        read=gathered.how_read(),
     )
     gathered.spool.close()
     write_profile(out, profile)

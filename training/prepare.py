@@ -247,5 +247,6 @@ def _profile(
         privacy=data.privacy_mode,
         suites=suites,
         duplicates=gathered.duplicate_counts(data.duplicates),
+        read=gathered.how_read(),
         balance=gathered.balanced.plan if gathered.balanced else (),
     )

@@ -119,3 +119,20 @@ def test_a_check_without_a_base_model_loads_no_training_library() -> None:
     done = subprocess.run([sys.executable, "-c", f"import flows.data_check; {loaded}"], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_files_that_are_not_read_and_lines_whose_encoding_was_guessed_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    lines = ['{"question": "头痛怎么办，要不要去医院？", "answer": "多休息，多喝水。"}'] * 2
+    (folder / "a.jsonl").write_bytes(lines[0].encode() + b"\n" + lines[1].replace("头痛", "感冒").encode("gb18030") + b"\n")
+    (folder / "more.docx").write_bytes(b"PK")
+    (folder / ".hidden.jsonl").write_text("{}", encoding="utf-8")
+
+    checked = check_data([SourceSection(path=folder)], [], None, None, tmp_path / "out", silent)
+
+    fixes = " ".join(checked.report.fixes)
+    assert "rows: 1 line not UTF-8; how they were read is a guess (gb18030 1)" in fixes
+    assert "rows: 1 file there not read: more.docx has an ending that no reader knows" in fixes
+    assert "hidden" not in fixes
+    assert "2 more not read" in checked.page.read_text(encoding="utf-8")

@@ -18,12 +18,12 @@ from typing import Self, TextIO
 from xxhash import xxh64_intdigest
 
 from training.atomic import sweep
+from training.data.read_record import RAW_CHARS
 from training.data.reasons import REASONS
 from training.data.rows import Place, Rejected
 
 REJECTED = "rejected.jsonl"
 
-_RAW_CHARACTERS = 2000
 _DETAIL_CHARACTERS = 400
 _EXAMPLES = 3  # per reason; the first ones in file order, however many workers read
 _MODULUS = 1 << 64
@@ -201,8 +201,10 @@ def _line(rejected: Rejected) -> str:
         "line": rejected.place.line,
         "reason": rejected.reason,
         "detail": rejected.detail,
-        "row": rejected.raw[:_RAW_CHARACTERS],
+        "row": rejected.raw[:RAW_CHARS],
     }
+    if len(rejected.raw) >= RAW_CHARS:
+        row["cut"] = f"only the first {RAW_CHARS} characters; file and line say where the rest is"
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -5,6 +5,7 @@ bytes per row. Then duplicates are dropped over all sources, the mix is made, an
 The outcome does not depend on the number of workers. Next: `training/prepare.py`, which writes the dataset.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +25,16 @@ from training.data.duplicates import Duplicates, Fingerprints, find_duplicates
 from training.data.duplicates_section import DuplicatesSection
 from training.data.leakage import SuitePrompt
 from training.data.leakage_keys import TrainKeys
-from training.data.profile import DuplicateCounts
+from training.data.profile import DuplicateCounts, HowRead, UnreadFile, most_first
 from training.data.profile_builder import ProfileBuilder
 from training.data.profile_duplicates import duplicate_counts
+from training.data.profile_samples import short
 from training.data.rows import Rejected
 from training.data.sources import Source, SourceSection, open_source
 from training.data.spool import Spool, Waiting
 from training.progress import Progress, Report
 
+_SHOWN_FILES = 20
 Side = Literal["train", "validation", "preferences"]
 
 
@@ -61,6 +64,18 @@ class Gathered:
         sources = np.array([row.source for row in self.rows], np.int64)
         counts = duplicate_counts(found.kept_instead, found.exact, found.near, sources, found.conflicting) if found else DuplicateCounts()
         return counts.model_copy(update={"sought": section.sought})
+
+    def how_read(self) -> dict[str, HowRead]:
+        """By source, what was read otherwise than written, and the files that were left out."""
+        return {
+            source.section.label: HowRead(
+                otherwise=most_first(source.notes),
+                unread=tuple(UnreadFile(name=short(os.path.basename(file.path)), why=short(file.why)) for file in left[:_SHOWN_FILES]),
+                unread_files=len(left),
+            )
+            for source in self.sources
+            for left in [sorted(source.skipped, key=lambda file: file.is_hidden)]
+        }
 
     def train_keys(self) -> TrainKeys:
         """The questions that are trained on, so that an evaluation which asks them can be refused."""

@@ -34,11 +34,29 @@ class FormatSeen(_Value):
     rows: int = Field(ge=0)
 
 
+class UnreadFile(_Value):
+    """A file that lay in a source's folder and was not read."""
+
+    name: str
+    why: str
+
+
+class HowRead(_Value):
+    """What of a source was read otherwise than it is written, or not at all."""
+
+    otherwise: dict[str, int] = Field(
+        default_factory=dict, description="`decoded_<encoding>`: lines that were not UTF-8; `no_number`: NaN and the like, read as null"
+    )
+    unread: tuple[UnreadFile, ...] = Field(default=(), description="the first files that were left out, hidden ones last")
+    unread_files: int = Field(default=0, ge=0)
+
+
 class SourceProfile(_Value):
     """How one source's rows ended. Law: rows_in == kept + changed + sum(dropped.values())."""
 
     name: str
     formats: tuple[FormatSeen, ...] = ()
+    read: HowRead = HowRead()
     rows_in: int = Field(ge=0)
     kept: int = Field(ge=0, description="rows used as they were")
     changed: int = Field(ge=0, description="rows used after at least one change")

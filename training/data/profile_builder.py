@@ -18,6 +18,7 @@ from training.data.profile import (
     DroppedExample,
     DuplicateCounts,
     FormatSeen,
+    HowRead,
     LeakedPrompt,
     PrivacyMode,
     Sample,
@@ -178,6 +179,7 @@ class ProfileBuilder:
         suites: Iterable[str] = (),
         duplicates: DuplicateCounts | None = None,
         balance: Sequence[SourceShare] = (),
+        read: Mapping[str, HowRead] | None = None,
     ) -> DataProfile:
         """The profile. `train_rows` counts repeats; leave all four out when nothing was split.
 
@@ -191,7 +193,7 @@ class ProfileBuilder:
         return DataProfile(
             tokenizer=tokenizer,
             max_length=max_length,
-            sources=tuple(self._sources(tally)),
+            sources=tuple(self._sources(tally, read or {})),
             train_rows=train_rows,
             validation_rows=validation_rows,
             preference_rows=preference_rows,
@@ -228,7 +230,7 @@ class ProfileBuilder:
             kept = [*self.samples.get(change, []), (rank, sample)]
             self.samples[change] = sorted(kept, key=lambda entry: entry[0])[:_SAMPLES_PER_CHANGE]
 
-    def _sources(self, tally: Tally) -> list[SourceProfile]:
+    def _sources(self, tally: Tally, read: Mapping[str, HowRead]) -> list[SourceProfile]:
         return [
             SourceProfile(
                 name=short(name),
@@ -237,6 +239,7 @@ class ProfileBuilder:
                     for (source, kind), rows in sorted(self.formats.items(), key=lambda item: (-item[1], item[0]))
                     if source == name
                 ),
+                read=read.get(name, HowRead()),
                 rows_in=counts.rows_in,
                 kept=counts.kept,
                 changed=counts.changed,

@@ -18,6 +18,7 @@ from training.errors import DataError
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet")
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".gzip", ".zstd")
+HIDDEN = "is hidden (its name or folder begins with a dot or an underscore)"
 SILENCE_S = 60.0  # of a web server
 _GLOB = frozenset("*?[")
 _WEB = ("http", "https")
@@ -48,6 +49,11 @@ class SkippedFile:
 
     path: str
     why: str
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether nobody would expect it to be read."""
+        return self.why == HIDDEN
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def _sorted_out(paths: Iterable[str], named_from: Path, root: Path) -> FoundFile
 
 def _why_skipped(relative: str) -> str:
     if any(part.startswith((".", "_")) and part not in (".", "..") for part in Path(relative).parts):
-        return "is hidden (its name or folder begins with a dot or an underscore)"
+        return HIDDEN
     if relative.lower().endswith((*ENDINGS, *PACKED_ENDINGS)):
         return ""
     return "has an ending that no reader knows"

@@ -12,7 +12,7 @@ from typing import Any
 from training.data.read_text import Decoder
 from training.data.rows import Place, Rejected
 
-RAW_CHARS = 2000  # of a rejected row, shown to the person
+RAW_CHARS = 20_000  # of a rejected row, written down for the person
 MAX_DEPTH = 254  # lists and objects inside one another, as many as orjson writes; a row of a chat uses five
 
 READING_REASONS = frozenset(

@@ -10,11 +10,14 @@ from typing import Literal
 
 from training.data.drift import Drift
 from training.data.profile import DataProfile, SourceProfile
+from training.data.read_files import HIDDEN
 from training.data.reasons import CHOSEN_AWAY, REASONS
 from training.data.report_text import counted, percent
 
 _WORTH_A_WORD = 0.01
 _ALWAYS_NAMED = frozenset({"leaked"})
+_SHOWN_FILES = 3
+_HARDLY_ANY_ROWS = 50
 SMALL_DATA_ROWS = 1000
 # Repairs that say something about where the data comes from: the name of the cleaning step and the advice.
 _REPAIRS = {"mojibake": "were decoded with the wrong encoding, and mended. Export them as UTF-8: a repair is a guess"}
@@ -40,7 +43,7 @@ def to_fix(profile: DataProfile) -> list[str]:
         for step, rows in profile.changes.items()
         if step in _REPAIRS and rows >= _WORTH_A_WORD * profile.rows_in
     ]
-    found += [*_kept_all_the_same(profile), *_personal_data(profile)]
+    found += [*_read_otherwise(profile), *_kept_all_the_same(profile), *_personal_data(profile)]
     sentences = [sentence for _, sentence in sorted(found, key=lambda item: (-item[0], item[1]))]
     return [*sentences, *_advice(profile)]
 
@@ -79,6 +82,24 @@ def _useless(source: SourceProfile) -> str:
     return f"{source.name}: none of its {counted(source.rows_in, 'row')} is used, mostly for `{most}`. Mend the file, or take it out."
 
 
+def _read_otherwise(profile: DataProfile) -> Iterator[tuple[int, str]]:
+    """Files that were left out, and lines of which somebody should know how they were read."""
+    for source in profile.sources:
+        odd = dict(source.read.otherwise)
+        if numbers := odd.pop("no_number", 0):
+            yield numbers, f"{source.name}: {counted(numbers, 'value')} such as NaN or Infinity were read as null. Write numbers, or null."
+        if odd:
+            encodings = ", ".join(f"{name.removeprefix('decoded_')} {lines:,}" for name, lines in odd.items())
+            lines = sum(odd.values())
+            left = "not UTF-8; how they were read is a guess"
+            yield lines, f"{source.name}: {counted(lines, 'line')} {left} ({encodings}). Save the file as UTF-8, or name its `encoding`."
+        if unread := [file for file in source.read.unread if file.why != HIDDEN]:
+            shown = "; ".join(f"{file.name} {file.why}" for file in unread[:_SHOWN_FILES])
+            hidden = sum(file.why == HIDDEN for file in source.read.unread)
+            files = counted(source.read.unread_files - hidden, "file")
+            yield len(unread), f"{source.name}: {files} there not read: {shown}. Save as JSON Lines or CSV what belongs to the data."
+
+
 def _kept_all_the_same(profile: DataProfile) -> Iterator[tuple[int, str]]:
     """What is trained on and perhaps should not be."""
     if rows := profile.leaks_kept:
@@ -97,5 +118,7 @@ def _personal_data(profile: DataProfile) -> Iterator[tuple[int, str]]:
 def _advice(profile: DataProfile) -> list[str]:
     if not 0 < profile.rows_used < SMALL_DATA_ROWS or profile.fold:
         return []
+    if profile.rows_used < _HARDLY_ANY_ROWS:
+        return [f"Only {counted(profile.rows_used, 'row')}: too few to learn from, or to judge by. Gather more."]
     few = f"Only {counted(profile.rows_used, 'row')}: one validation split of so few says little."
     return [f"{few} Set `data.folds: 5` and run once for each `data.fold`, or gather more rows."]

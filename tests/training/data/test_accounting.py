@@ -11,7 +11,7 @@ from training.atomic import sweep
 from training.data.accounting import REJECTED, Ledger, Tally
 from training.data.cleaning import EMPTY
 from training.data.formats import FORMAT_REASONS
-from training.data.read_record import READING_REASONS
+from training.data.read_record import RAW_CHARS, READING_REASONS
 from training.data.reasons import CHOSEN_AWAY, REASONS, STAGES
 from training.data.rows import Place, Rejected
 
@@ -43,8 +43,18 @@ def test_a_dropped_row_can_be_read_again_with_file_line_and_reason(tmp_path: Pat
         ledger.drop("a", rejected(7, detail="not JSON at column 2", raw='{"问": ' + "x" * 5000))
 
     assert read_back(tmp_path) == [
-        {"file": "a.jsonl", "line": 7, "reason": "not_json", "detail": "not JSON at column 2", "row": ('{"问": ' + "x" * 5000)[:2000]}
+        {"file": "a.jsonl", "line": 7, "reason": "not_json", "detail": "not JSON at column 2", "row": '{"问": ' + "x" * 5000}
     ]
+
+
+def test_a_dropped_row_that_is_too_long_to_be_written_whole_says_so(tmp_path: Path) -> None:
+    with Ledger(tmp_path / REJECTED) as ledger:
+        ledger.enter("a", Place("a.jsonl", 7))
+        ledger.drop("a", rejected(7, raw="x" * 50_000))
+
+    (row,) = read_back(tmp_path)
+    assert row["row"] == "x" * RAW_CHARS
+    assert "only the first 20000 characters" in row["cut"]
 
 
 def test_rejected_rows_are_raw_so_only_their_owner_may_read_them(tmp_path: Path) -> None:

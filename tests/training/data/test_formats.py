@@ -4,7 +4,7 @@ import pytest
 
 from training.data.format_shapes import detect
 from training.data.formats import FORMAT_REASONS, FormatOptions, Stage, example_of
-from training.data.read_record import Record
+from training.data.read_record import RAW_CHARS, Record
 from training.data.rows import Conversation, Labelled, Pair, Place, Rejected
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -279,5 +279,5 @@ def test_every_reason_that_a_format_can_give_is_tested_here_and_listed() -> None
 
 def test_what_is_shown_of_a_rejected_row_is_its_beginning_as_json() -> None:
     assert understood({"instruction": "发" * 5000}).raw.startswith('{"instruction":"发发')
-    assert len(understood({"instruction": "发" * 5000}).raw) == 2000
+    assert len(understood({"instruction": "发" * 50_000}).raw) == RAW_CHARS
     assert understood({"instruction": 1 << 70}).raw == f"{{'instruction': {1 << 70}}}"

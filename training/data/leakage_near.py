@@ -69,8 +69,9 @@ class NearIndex:
         starts = np.searchsorted(owners[known], np.arange(len(questions) + 1))
         asked = csr_array((np.ones(int(known.sum())), places[known], starts), (len(questions), len(self._known)))
         shared = asked @ self._having
-        rows, prompts = np.repeat(np.arange(len(questions)), np.diff(shared.indptr)), shared.indices
-        similarity = shared.data / np.maximum(totals[rows] + self._totals[prompts] - shared.data, 1e-9)
+        likely = np.flatnonzero(shared.data >= _WORTH_SPELLING * np.repeat(totals, np.diff(shared.indptr)))  # all that can reach it
+        rows, prompts, data = np.searchsorted(shared.indptr, likely, "right") - 1, shared.indices[likely], shared.data[likely]
+        similarity = data / np.maximum(totals[rows] + self._totals[prompts] - data, 1e-9)
         alike = similarity >= _WORTH_SPELLING
         rows, prompts, similarity = rows[alike], prompts[alike], similarity[alike]
         order = np.lexsort((prompts, -similarity, rows))

@@ -19,6 +19,7 @@ from evaluation.config import MetricName
 from evaluation.parity_records import ParityReport
 from evaluation.records import Preferences, Scorecard, SideBySide, Verdict
 from flows.recipe import Recipe
+from serving.cluster_settings import ClusterSettings
 from serving.notify_settings import NotifySettings
 from serving.settings import Settings
 from training.atomic import write_text
@@ -29,7 +30,7 @@ from training.records import Record
 BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
 RECIPES_PAGE, SETTINGS_PAGE = Path("flows/recipes/README.md"), Path("serving/README.md")
 METHODS_PAGE, RECORDS_PAGE = Path("training/README.md"), Path("evaluation/README.md")
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, NotifySettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, NotifySettings, ClusterSettings)
 RECORDS: tuple[type[Record], ...] = (Scorecard, SideBySide, Preferences, Verdict, ParityReport)
 
 _Schema = Mapping[str, Any]

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from typing import IO, Any, TypeVar
 from serving.artefact import read_model
 from serving.errors import StoreError
 from serving.records import Release
-from serving.settings import Settings
+from serving.settings import Settings, load_settings
 from training.atomic import new_folder, require_space
 from training.data.read_secrets import filled, masked, secrets_of, without
 from training.errors import RecordError, TunegateError
@@ -198,6 +199,21 @@ def bring(settings: Settings, release: Release) -> None:
     store.fetch(release.model_digest, release.model_dir)
 
 
+def main(words: list[str]) -> int:
+    """`python -m serving.artefact_store DIGEST FOLDER` fetches a model before an engine starts in a pod of its own."""
+    settings = load_settings()
+    store = store_of(settings)
+    if store is None or len(words) != 2:
+        print("usage: python -m serving.artefact_store DIGEST FOLDER, with TUNEGATE_ARTEFACT_URL set", file=sys.stderr)
+        return 2
+    try:
+        store.fetch(words[0], Path(words[1]))
+    except TunegateError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 def _copied(source: IO[bytes], target: IO[bytes]) -> str:
     """Copy to the end; returns the hex sha256 of what went by."""
     digest = hashlib.sha256()
@@ -225,3 +241,7 @@ def _alone(folder: Path) -> Iterator[None]:
     with os.fdopen(os.open(folder.parent / f".{folder.name}.fetching", os.O_RDWR | os.O_CREAT, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

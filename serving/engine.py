@@ -41,8 +41,22 @@ def engine_command(
     on_cpu = runs_on_cpu()
     argv = (
         *(sys.executable, "-m", _ENTRY["cpu" if on_cpu else "gpu"]),
+        *arguments(model_dir, release_id, "127.0.0.1", port, serving, drain_s=drain_s, on_cpu=on_cpu),
+    )
+    return EngineCommand(argv, _environment(model_dir, serving, on_cpu, cpu_bind))
+
+
+def arguments(
+    model_dir: Path, release_id: str, host: str, port: int, serving: ServingSection, *, drain_s: float, on_cpu: bool
+) -> tuple[str, ...]:
+    """What vLLM's server is told, wherever it runs.
+
+    Raises:
+        ValueError: the recipe asks for what this kind of vLLM cannot do.
+    """
+    return (
         *("--model", str(model_dir), "--served-model-name", release_id),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--host", host, "--port", str(port)),
         *("--dtype", serving.dtype, "--load-format", "safetensors"),
         *("--max-model-len", str(serving.max_model_len), "--max-num-seqs", str(serving.max_num_seqs)),
         *("--shutdown-timeout", str(math.ceil(drain_s)), "--disable-uvicorn-access-log"),
@@ -50,7 +64,6 @@ def engine_command(
         # Compiling costs about a minute at every start on a CPU, more than a small model wins back.
         *(("--enforce-eager",) if on_cpu else ("--gpu-memory-utilization", str(serving.gpu_memory_utilization))),
     )
-    return EngineCommand(argv, _environment(model_dir, serving, on_cpu, cpu_bind))
 
 
 def kv_cache_gib(model_dir: Path, serving: ServingSection) -> int:

@@ -65,6 +65,10 @@ class SlotError(TunegateError):
     """An engine process did not come up, or its artefact may not be served."""
 
 
+class ClusterError(TunegateError):
+    """Kubernetes' API cannot be asked, or refuses."""
+
+
 class StoreError(TunegateError):
     """Where models are kept cannot be reached, or does not hold the one that is wanted."""
 

@@ -21,6 +21,8 @@ import uvloop
 
 from serving.admin_api import AdminDesk
 from serving.admin_door import WithAdmin
+from serving.cluster import ClusterEngines
+from serving.cluster_settings import load_cluster_settings
 from serving.engine import EngineCommand, engine_command
 from serving.engines import Command
 from serving.errors import PortInUse, RegistryError, ServerError
@@ -137,6 +139,7 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
                 _rollouts(registry),
                 *tell(),
                 asyncio.create_task(_bury_the_dead(registry), name="runs"),
+                *_in_a_cluster(registry, settings),
             ]
             await door.open(listener)
             _log.info("gateway at %s:%d, registry %s", settings.host, settings.port, settings.home)
@@ -163,6 +166,12 @@ async def _until_stopped(
         await asyncio.gather(*others, return_exceptions=True)
     for task in failed:
         task.result()
+
+
+def _in_a_cluster(registry: Registry, settings: Settings) -> list[asyncio.Task[None]]:
+    """What keeps engines in Kubernetes, where there is one."""
+    cluster = load_cluster_settings()
+    return [asyncio.create_task(ClusterEngines(registry, settings, cluster).run(), name="cluster")] if cluster.url else []
 
 
 def _rollouts(registry: Registry) -> asyncio.Task[None]:

@@ -145,8 +145,9 @@ def test_the_approve_command_promotes(
     assert f"{release.id} is live" in capsys.readouterr().out
 
 
-def test_ctrl_c_during_a_stage_exits_with_130_one_line_and_no_process_left(tmp_path: Path) -> None:
+def test_ctrl_c_during_a_stage_exits_with_130_one_line_and_no_process_left(prefect: PrefectServer, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe")
+    prefect.copy_database(tmp_path / "prefect")
     home = tmp_path / "home"
     env = {"TUNEGATE_HOME": str(home), "TUNEGATE_PORT": str(free_port()), "PREFECT_HOME": str(tmp_path / "prefect")}
     command = [sys.executable, "-m", "flows.cli", "run", str(recipe)]

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ import pytest
 import yaml
 
 from monitoring.alerts import ALERTS
+from serving.cluster_api import KINDS
+from serving.cluster_objects import objects_of
+from serving.cluster_settings import ClusterSettings
+from serving.config import ServingSection
+from serving.lifecycle import State
+from serving.records import Release
+from serving.settings import Settings
 from tests.repository.checkout import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -107,7 +115,7 @@ def test_alertmanager_takes_its_file() -> None:
     assert "SUCCESS" in run("amtool", "check-config", "alertmanager/alertmanager.yml")
 
 
-@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4)])
+@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 13)])
 def test_every_kubernetes_object_fits_its_schema(folder: str, at_least: int) -> None:
     checked = [each for each in objects(folder) if each["kind"] not in NO_SCHEMA]
     for each in checked:
@@ -122,7 +130,7 @@ def test_a_wrong_kubernetes_object_would_be_noticed() -> None:
         kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.mark.parametrize("folder", ["base", "release"])
+@pytest.mark.parametrize("folder", ["base", "release", "engines"])
 def test_no_pod_runs_as_root_or_may_become_it(folder: str) -> None:
     pods = [each["spec"]["template"]["spec"] for each in objects(folder) if each["kind"] in ("Deployment", "StatefulSet")]
     assert pods
@@ -140,6 +148,46 @@ def test_only_the_gateway_and_the_monitoring_reach_an_engine() -> None:
     callers = [one for rule in policy["spec"]["ingress"] for one in rule["from"]]
     assert callers[0]["podSelector"]["matchLabels"].items() <= server["spec"]["template"]["metadata"]["labels"].items()
     assert [list(one) for one in callers] == [["podSelector"], ["namespaceSelector"]]
+
+
+def made_by_the_server() -> list[dict[str, Any]]:
+    """What the server would apply for a release."""
+    section = ServingSection(public_name="clinic", engine="outside")
+    named: dict[str, Any] = {"id": "clinic-2", "number": 2, "public_name": "clinic", "recipe_name": "demo", "requester": "ann"}
+    evidence = {"evidence_digest": None, "report_path": None, "judged_against": None, "model_digest": "a" * 64}
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    release = Release(**named, **evidence, state=State.LIVE, model_dir=Path("/srv/m"), serving=section, created_at=at)
+    return objects_of(release, Settings(artefact_url="s3://b/x"), ClusterSettings())
+
+
+def test_the_server_may_do_what_its_engines_need_and_nothing_else() -> None:
+    (role,) = of_kind("engines", "Role")
+    allowed = {resource for rule in role["rules"] for resource in rule["resources"]}
+    assert allowed == {KINDS[each["kind"]].rpartition("/")[2] for each in made_by_the_server()}
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "create", "update", "delete"}
+    (server,) = of_kind("engines", "StatefulSet")
+    mounted = [
+        container["name"]
+        for container in server["spec"]["template"]["spec"]["containers"]
+        for mount in container["volumeMounts"]
+        if mount["name"] == "service-account"
+    ]
+    assert mounted == ["server"]
+
+
+def test_an_engine_of_the_servers_making_is_like_the_one_by_hand_and_only_the_gateway_reaches_it() -> None:
+    made = {each["kind"]: each for each in made_by_the_server()}
+    by_hand = {each["kind"]: each for each in objects("release")}
+    assert made.keys() == by_hand.keys()
+    pods = [kept["Deployment"]["spec"]["template"]["spec"] for kept in (made, by_hand)]
+    for key in ("securityContext", "enableServiceLinks", "automountServiceAccountToken"):
+        assert pods[0][key] == pods[1][key]
+    engines = [pod["containers"][0] for pod in pods]
+    assert [each["securityContext"] for each in engines] == [engines[0]["securityContext"]] * 2
+    assert made["HorizontalPodAutoscaler"]["spec"]["metrics"] == by_hand["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    (policy,) = [each for each in of_kind("base", "NetworkPolicy") if each["metadata"]["name"] == "engines"]
+    labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_services_and_autoscaler_find_what_they_point_at() -> None:

@@ -189,7 +189,7 @@ def test_a_kill_in_the_middle_leaves_nothing_that_counts_and_the_next_one_ends_w
     command = [sys.executable, "-c", HALTS_HALF_WAY, store.address, way, *words]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert running.stdout is not None
-    assert running.stdout.readline() == b"half\n"
+    assert running.stdout.readline().startswith(b"half")  # two files travel at once, and both may say so
     running.send_signal(signal.SIGKILL)
     running.wait(30)
     assert not (tmp_path / "there").exists()

@@ -1,5 +1,6 @@
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,26 @@ def test_a_finished_task_is_not_run_again_after_a_failure(tmp_path: Path) -> Non
     assert ran == ["general_knowledge", "other", "other"]
     assert [task.task for task in card.tasks] == ["general_knowledge", "other"]
     assert card.metrics["forgetting_accuracy"] == 0.5
+
+
+def test_tasks_begin_when_every_answer_is_there_and_do_not_hold_up_the_log_probabilities(tmp_path: Path) -> None:
+    """Two prompts and one question to warm up are three chats; a task that waited alone for a log-probability would wait in vain."""
+    write_suite(tmp_path / "suite")
+    weighed, chats = threading.Event(), list[int]()
+
+    def logprob(token: int) -> float:
+        weighed.set()
+        return token_logprob(token)
+
+    model, section = FakeModel(logprob=logprob), ForgettingSection(items=1)
+    (terms,) = forgetting_terms(section)
+
+    def run(endpoint: Endpoint, asked: ForgettingSection, concurrency: int) -> tuple[TaskScore, ...]:
+        chats.append(len(model.chats))
+        assert weighed.wait(10)
+        return (TaskScore(task="general_knowledge", metric="acc", terms=terms, accuracy=1.0, correct=(True,)),)
+
+    with serve(model) as endpoint:
+        card = score(endpoint, tmp_path, forgetting=section, tasks=run)
+    assert chats == [3]
+    assert card.metrics["forgetting_accuracy"] == 1.0

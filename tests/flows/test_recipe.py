@@ -98,6 +98,15 @@ def validated_on_the_gates_prompts(values: Values) -> None:
     values["merge"]["validation_suite"] = "../recipe/suite"
 
 
+def compared_by_nobody(values: Values) -> None:
+    values["gate"]["judge_win_rate"] = {}
+
+
+def compared_by_a_guard(values: Values) -> None:
+    compared_by_nobody(values)
+    values["evaluation"]["judge"] = {"base_url": "http://127.0.0.1:9", "model": "guard", "style": "llama_guard"}
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -105,6 +114,8 @@ def validated_on_the_gates_prompts(values: Values) -> None:
         (section_without_preferences, "there is a `preference` section, but data.preferences names no file"),
         (served_shorter_than_trained, "serving.max_model_len (128) is below model.max_length (256)"),
         (validated_on_the_gates_prompts, "merge.validation_suite is evaluation.suite"),
+        (compared_by_nobody, "gate.judge_win_rate needs a judge that compares; evaluation.judge is absent"),
+        (compared_by_a_guard, "gate.judge_win_rate needs a judge that compares; evaluation.judge is llama_guard"),
     ],
 )
 def test_sections_that_do_not_fit_together_are_refused(tmp_path: Path, change: Callable[[Values], None], fault: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from evaluation.review_close import close_review
 from flows import cli, collecting, stages
@@ -256,6 +257,21 @@ def test_two_collections_at_once_are_refused(production: Production) -> None:
     production.answered(ASKED, BAD)
     with collecting._alone(production.book.folder), pytest.raises(DataError, match="another collection of small runs"):
         production.collect()
+
+
+def test_a_person_looks_at_them_one_by_one_and_writes_a_better_answer(production: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is answered, at the second attempt, and the second one left for later."""
+    monkeypatch.setenv("TUNEGATE_HOME", str(production.settings.home))
+    production.answered("Does walking help my knees?", RUDE)
+    production.answered(ASKED, BAD)
+    first, second = production.collect().proposals
+    words = ["collect", "review", str(production.path), "--as", "ann"]
+    refused = CliRunner().invoke(cli.app, words, input="w\nYou may take ten pills.\nq\n")
+    assert "breaks no-doses" in " ".join(refused.output.split())
+    done = CliRunner().invoke(cli.app, words, input="w\nLean forward; see a doctor if it goes on.\ns\n")
+    assert done.exit_code == 0, done.output
+    assert [each.id for each in production.book.waiting()] == [second.id]
+    assert production.book.decisions()[first.id].proposal.better == "Lean forward; see a doctor if it goes on."
 
 
 def run_command(*words: str) -> int:

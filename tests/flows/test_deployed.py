@@ -88,6 +88,7 @@ def test_a_schedule_finds_new_data_a_storm_trains_once_and_an_approval_promotes(
         server.wait_for_run("promote")
         assert site.registry.release(release.id).state is State.LIVE
         until(lambda: bool(server.runs("watch")), 120, POLL_S)
+        until(lambda: release.id in server.events("tunegate.release.promoted"), 120, POLL_S)
     assert [each["id"] for each in server.runs("retrain")] == [run["id"]], f"{STORM} events within {DEBOUNCE_S} s are one"
     assert [server.events(f"tunegate.release.{what}").count(release.id) for what in ("approved", "promoted")] == [1, 1], "told once"
     print(in_words(server, run))

@@ -18,6 +18,7 @@ from flows import cli
 from flows.approval import approve_release
 from flows.delivery import deliver
 from flows.errors import DONE, INTERRUPTED, NOT_PASSED
+from serving.keeping import Keeper, Kept
 from serving.lifecycle import State
 from serving.slots import free_port
 from tests.fakes_flows import (
@@ -95,6 +96,22 @@ def test_a_promote_gives_an_approved_release_the_traffic(home: Site, tmp_path: P
     champion = home.registry.champion("promoted")
     assert champion is not None
     assert champion.id == release.id
+
+
+def test_a_collection_proposes_and_shows_numbers_and_nobodys_words(home: Site, tmp_path: Path) -> None:
+    from flows.operations import collect
+
+    recipe = write_recipe(tmp_path, recipe_values("taught") | {"name": "taught"})
+    keeper = Keeper(home.settings.kept_folder, max_bytes=1 << 20, max_age_s=3600)
+    texts = {"message 0": "How do I stop a nosebleed?", "answer": "Rest a little while, it will pass."}
+    keeper.offer(Kept("answer", "req-1", "key-1", texts, {"release": "taught-1", "model": "taught"}, ("user",)))
+    keeper.offer(Kept("feedback", "req-1", "key-1", {"correction": "Lean forward and press for ten minutes."}, {"rating": "down"}))
+    keeper.close()
+    assert collect(recipe) == 1
+    shown = shown_in_prefect("collected")
+    assert shown.startswith("# taught: 1 proposals wait for a look")
+    assert "| proposed: correction | 1 |" in shown
+    assert "nosebleed" not in shown
 
 
 def test_a_run_goes_from_the_recipe_to_answers_of_the_new_model(home: Site, tmp_path: Path) -> None:

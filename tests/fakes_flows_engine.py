@@ -22,6 +22,7 @@ class Engine(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for the caller to acknowledge its head
     server: Engine
 
     def do_GET(self) -> None:

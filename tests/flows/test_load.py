@@ -24,6 +24,7 @@ class Gateway(BaseHTTPRequestHandler):
     """Answers every chat as `behave` says."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     behave: Behave
 
     def do_POST(self) -> None:

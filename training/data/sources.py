@@ -108,7 +108,7 @@ class SourceSection(Section):
         if self.name:
             return self.name
         if self.path is not None:
-            return self.path.name if isinstance(self.path, Path) else masked(self.path)
+            return (self.path.name or str(self.path)) if isinstance(self.path, Path) else masked(self.path)
         return f"{self.dataset}[{self.split}]" if self.dataset else f"query of {masked(self.database or '')}"
 
 

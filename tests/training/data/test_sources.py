@@ -200,6 +200,7 @@ def test_a_path_stays_a_path_and_an_address_stays_text() -> None:
     assert SourceSection(path="rows.jsonl").path == Path("rows.jsonl")
     assert SourceSection(path="s3://bucket/rows.jsonl").path == "s3://bucket/rows.jsonl"
     assert SourceSection(path=Path("/x/rows.jsonl")).label == "rows.jsonl"
+    assert SourceSection(path=Path(".")).label == "."
 
 
 def test_importing_sources_and_formats_loads_nothing_heavy() -> None:

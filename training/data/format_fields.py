@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from training.data.read_record import TooDeep, refuse_depth
+from training.data.read_record import TooDeep, kind_of, refuse_depth
 
 _YES = frozenset({"true", "1", "yes", "desirable"})
 _NO = frozenset({"false", "0", "no", "undesirable"})
@@ -29,7 +29,7 @@ def needed_text(values: dict[str, Any], key: str) -> str:
         return value.strip()
     if value is None:
         raise Fault(f"no_{key}", f"`{key}` is missing")
-    raise Fault(f"no_{key}", f"`{key}` is a {type(value).__name__}, not text")
+    raise Fault(f"no_{key}", f"`{key}` is {kind_of(value)}, not text")
 
 
 def optional_text(values: dict[str, Any], key: str) -> str:
@@ -43,7 +43,7 @@ def list_of(values: dict[str, Any], key: str) -> list[Any]:
     found = decoded(value)
     if isinstance(found, list) and found:
         return found
-    state = "missing" if value is None else "empty" if found in ([], "") else f"a {type(value).__name__}, not a list"
+    state = "missing" if value is None else "empty" if found in ([], "") else f"{kind_of(value)}, not a list"
     raise Fault(f"no_{key}", f"`{key}` is {state}")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from training.data.format_fields import Fault, decoded, list_of, needed_text, optional_text
 from training.data.format_turns import turns_of
+from training.data.read_record import kind_of
 from training.data.rows import Message
 
 Turns = tuple[Message, ...]
@@ -114,5 +115,5 @@ def with_tools(values: dict[str, Any], messages: Turns, keep_tools: bool) -> Tur
     if not keep_tools:
         raise Fault("tool_calls", "the row offers `tools`, and the recipe says `tools: refuse`")
     if not isinstance(tools, list):
-        raise Fault("tool_calls", f"`tools` is a {type(tools).__name__}, not a list")
+        raise Fault("tool_calls", f"`tools` is {kind_of(tools)}, not a list")
     return ({**messages[0], "tools": tools}, *messages[1:])

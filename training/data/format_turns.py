@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from training.data.format_fields import Fault, content_text, decoded
+from training.data.read_record import kind_of
 from training.data.rows import ROLES, Message
 
 _SHAREGPT_ROLES = {
@@ -84,7 +85,7 @@ def _calls(number: int, turn: dict[str, Any]) -> list[dict[str, Any]]:
         return [_call(number, call) for call in single]
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
     if not isinstance(calls, list):
-        raise Fault("no_content", f"turn {number}: `tool_calls` is a {type(calls).__name__}, not a list")
+        raise Fault("no_content", f"turn {number}: `tool_calls` is {kind_of(calls)}, not a list")
     return [_call(number, call) for call in calls]
 
 

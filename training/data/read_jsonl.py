@@ -12,7 +12,7 @@ import orjson
 from training.data.read_bytes import ByteStream
 from training.data.read_json import Fault, keys_are_unique, parse
 from training.data.read_lines import Line, TooLong, line_blocks
-from training.data.read_record import Read, Reading, Record
+from training.data.read_record import Read, Reading, Record, kind_of
 from training.data.rows import Place, Rejected
 
 _EVIDENCE_LINES = 1000  # of what follows a line that is not UTF-8, to tell its encoding
@@ -72,4 +72,4 @@ def row_values(text: str, number: int, reading: Reading) -> dict[str, Any] | Rej
 
 def not_an_object(value: Any, number: int, reading: Reading) -> Rejected:
     """The `Rejected` of a row that is a bare text, number or list."""
-    return reading.reject(number, "not_object", f"a row is a JSON object, this is a {type(value).__name__}", value)
+    return reading.reject(number, "not_object", f"a row is a JSON object, this is {kind_of(value)}", value)

@@ -72,6 +72,14 @@ def shown(raw: object) -> str:
     return text[:RAW_CHARS].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def kind_of(value: object) -> str:
+    """What JSON calls the value."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    names = ((str, "a text"), (int | float, "a number"), (list, "a list"), (dict, "an object"))
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
+
+
 class TooDeep(Exception):
     """Lists and objects are nested beyond `MAX_DEPTH`."""
 

@@ -43,7 +43,7 @@ def counted(number: int, noun: str) -> str:
 
 def percent(share: float) -> str:
     """A share as people write it; what is there but rounds to nothing stays visible."""
-    return "< 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
+    return "under 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
 
 
 def differences(before: str, after: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:

@@ -4,7 +4,7 @@ import pytest
 
 from training.data.format_shapes import detect
 from training.data.formats import FORMAT_REASONS, FormatOptions, Stage, example_of
-from training.data.read_record import RAW_CHARS, Record
+from training.data.read_record import RAW_CHARS, Record, kind_of
 from training.data.rows import Conversation, Labelled, Pair, Place, Rejected
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -275,6 +275,13 @@ def test_every_reason_that_a_format_can_give_is_tested_here_and_listed() -> None
     tested = {reason for _, reason in (*FAULTS, *TOOL_FAULTS, *EXPLICIT)} | {"tool_calls", "wrong_stage"}
 
     assert tested == FORMAT_REASONS
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(None, "null"), (True, "true"), (1.5, "a number"), ("x", "a text"), ([], "a list"), ({}, "an object")]
+)
+def test_a_value_of_the_wrong_kind_is_called_as_json_calls_it(value: object, kind: str) -> None:
+    assert kind_of(value) == kind
 
 
 def test_what_is_shown_of_a_rejected_row_is_its_beginning_as_json() -> None:

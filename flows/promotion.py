@@ -111,7 +111,7 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
             with board.display.stage(f"start {release.id}") as shown:
                 start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
         except NoRoom as error:
-            live = _exchange(board, release, evidence, actor, error)
+            live = exchange(board, release, evidence, actor, error)
         else:
             if has_steps(board.registry, release):
                 live = start_and_follow(board.display, board.registry, release, evidence, actor)
@@ -121,7 +121,7 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
     return live
 
 
-def _exchange(board: Switchboard, release: Release, evidence: str, actor: str, no_room: NoRoom) -> Release:
+def exchange(board: Switchboard, release: Release, evidence: str, actor: str, no_room: NoRoom) -> Release:
     """Promote first and start then, in the champion's place, while requests wait; what does not come up is rolled back.
 
     Raises:

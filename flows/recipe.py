@@ -69,6 +69,11 @@ class Recipe(Section):
                 f"gate.judge_win_rate needs a judge that compares; evaluation.judge is {'absent' if judge is None else judge.style}: "
                 "name a general model there, with style: verdict"
             )
+        if self.serving.change == "recreate" and self.gate.compares_speed:
+            faults.append(
+                "serving.change: recreate runs one engine at a time, but the gate compares a latency or a rate, which are measured on both "
+                "in turn: bound it by gate.must instead, or serve side by side"
+            )
         if self.merge.validation_suite in self.evaluation.suites:
             faults.append(
                 "merge.validation_suite is evaluation.suite: a merge chosen on the gate's own prompts would be judged on them again"

@@ -48,12 +48,22 @@ class SlotProcess:
         folder: keeps the key (readable by this user alone) and the log.
         command: port -> what to run.
         start_timeout_s: most seconds to the first answer.
+        exit_grace_s: seconds, beyond those to drain, that it may take to end.
     """
 
-    def __init__(self, release_id: str, folder: Path, command: Callable[[int], EngineCommand], *, start_timeout_s: float) -> None:
+    def __init__(
+        self,
+        release_id: str,
+        folder: Path,
+        command: Callable[[int], EngineCommand],
+        *,
+        start_timeout_s: float,
+        exit_grace_s: float = _EXIT_GRACE_S,
+    ) -> None:
         self.release_id = release_id
         self.port = 0
         self._folder, self._command, self._start_timeout_s = folder, command, start_timeout_s
+        self._exit_grace_s = exit_grace_s
         self._key = SecretStr(secrets.token_urlsafe(32))
         self._process: Process | None = None
         self._log_start = 0
@@ -135,7 +145,7 @@ class SlotProcess:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._process.wait(), drain_s + _EXIT_GRACE_S)
+            await asyncio.wait_for(self._process.wait(), drain_s + self._exit_grace_s)
         except TimeoutError:
             pass
         finally:

@@ -28,7 +28,8 @@ from training.errors import TunegateError
 
 _log = logging.getLogger(__name__)
 
-_HANDOVER_S = 2.0
+# By then every gateway has seen a change: a look every `poll_s`, and one slow read.
+_HANDOVER_S = 0.5
 _SERVING = (State.LIVE, State.CANARY)
 
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._unsaid: set[str] = set()
         self._speaking = asyncio.Lock()
         self._blind = False
+        self._handover_s = _HANDOVER_S + 5 * settings.poll_s
 
     async def run(self) -> None:
         """Reconcile until cancelled; then stop every slot."""
@@ -150,7 +152,7 @@ class Supervisor:
         replaced = [release for release in snapshot.releases if release.id in self._serving - serving]
         for release in replaced:
             # One that was rolled back gets no more traffic than what the gateway sends before its table has followed.
-            stays_s = self._settings.warm_s if release.state is State.RETIRED else _HANDOVER_S + self._settings.poll_s
+            stays_s = self._settings.warm_s if release.state is State.RETIRED else self._handover_s
             await asyncio.to_thread(self._registry.want_slot, release.id, self._now() + timedelta(seconds=stays_s))
         self._serving = serving
         return await asyncio.to_thread(self._registry.snapshot) if replaced else snapshot
@@ -216,7 +218,7 @@ class Supervisor:
         except asyncio.CancelledError:
             if release.id in self._making_room:
                 await self._say(release.id, SlotState.STOPPING, history, "makes room for another engine", slot)
-                await asyncio.sleep(_HANDOVER_S)  # until every gateway has seen it, and sends nothing more
+                await asyncio.sleep(self._handover_s)  # until every gateway has seen it, and sends nothing more
             else:
                 await self._say(release.id, SlotState.STOPPING, history, "no longer wanted", slot)
             raise

@@ -14,16 +14,24 @@ from flows import stages
 from flows.approval import approve_release
 from flows.asking import ask_once
 from flows.comparing import Together
-from flows.errors import ServingFailed
+from flows.display import Display
+from flows.errors import NoRoom, ServingFailed
 from flows.judging import PARITY_FOLDER, Judged, evaluate, gate, keep_champion_serving, register
 from flows.load import light_load
-from flows.promotion import check_evidence, switch, wait_until_routed
+from flows.promotion import Switchboard, check_evidence, exchange, switch, wait_until_routed
+from flows.serving_control import wait_for_slot
 from serving.errors import EvidenceMismatch, TransitionRefused
 from serving.lifecycle import State
-from serving.records import Release
+from serving.records import Release, SlotInfo, SlotState
+from serving.registry import Registry
+from serving.rollout_section import RolloutSection
+from serving.settings import Settings
 from serving.slots import free_port
-from tests.fakes_flows import SAFE, UNSAFE, Site, dataset, merged_model
+from tests.fakes_flows import SAFE, UNSAFE, Site, dataset, merged_model, open_small_line, quiet_console, recipe_values, write_recipe
+from tests.fakes_serving import EVIDENCE, STEPS, champion, slot_info, url_in
+from tests.fakes_serving import approved as signed_off
 from training.errors import RecordError
+from training.progress import silent
 
 
 def passed(site: Site, folder: Path, public_name: str, says: str = SAFE) -> Judged:
@@ -56,6 +64,55 @@ def test_a_switch_under_load_fails_no_request(site: Site, tmp_path: Path) -> Non
     assert load.failed == 0
     assert set(load.answered) == {"moves-1", "moves-2"}
     assert load.answered.total() == load.sent > 20
+
+
+def test_on_a_machine_for_one_engine_a_model_is_judged_and_promoted_in_the_champions_place_and_no_request_is_lost(
+    site: Site, tmp_path: Path
+) -> None:
+    values = recipe_values("alone")
+    values["serving"]["change"] = "recreate"
+    line = open_small_line(write_recipe(tmp_path, values), site.settings, site.registry, None)
+    champion = keep_champion_serving(line, stages.fetch_base(line))
+    merged = merged_model(line, SAFE)
+    release = register(line, merged)
+    cards = (evaluate(line, release, merged), evaluate(line, champion), Together())
+    approve_release(site.registry, gate(line, release, cards, merged, dataset(line)).release.id, "bob", "looks right", None)
+    with light_load(site.url, site.key, "alone", every_s=0.05) as load:
+        time.sleep(0.3)
+        live = switch(site.board, site.registry.release(release.id), "ann")
+        asyncio.run(wait_until_routed(site.url, site.key, live))
+    assert load.failures == []
+    assert set(load.answered) == {"alone-1", "alone-2"}
+    assert answering(site, "alone") == ("alone-2", SAFE)
+
+
+class FullHost(Registry):
+    """A registry whose server says: no room beside the champion; and a newcomer in its place does not come up."""
+
+    def slots(self) -> tuple[SlotInfo, ...]:
+        champion = self.champion("clinic")
+        assert champion is not None
+        if champion.id == "clinic-1":
+            waiting = slot_info("clinic-2", SlotState.WAITING, self.now(), port=None, reason="no memory for it beside clinic-1")
+            return slot_info("clinic-1", SlotState.READY, self.now()), waiting
+        return (slot_info("clinic-2", SlotState.FAILED, self.now(), reason="out of memory"),)
+
+
+@pytest.mark.parametrize(("steps", "fault"), [(RolloutSection(), "out of memory"), (STEPS, "steps need two engines at once")])
+def test_what_cannot_take_the_champions_place_leaves_the_champion_in_production(tmp_path: Path, steps: RolloutSection, fault: str) -> None:
+    settings = Settings(home=tmp_path / "home", start_timeout_s=20)
+    with FullHost(url_in(tmp_path)) as registry:
+        before = champion(registry)
+        release = signed_off(registry, digest="b" * 64, rollout=steps)
+        settings.slot_folder(before.id).mkdir(parents=True)
+        (settings.slot_folder(before.id) / "key").write_text("k", encoding="utf-8")
+        board = Switchboard(settings, registry, Display(quiet_console()))
+        with pytest.raises(NoRoom) as no_room:
+            wait_for_slot(registry, settings, release, silent)
+        with pytest.raises(ServingFailed, match=fault):
+            exchange(board, release, EVIDENCE, "ann", no_room.value)
+        assert registry.champion("clinic") == before
+        assert registry.release(release.id).state is (State.APPROVED if steps.steps else State.ROLLED_BACK)
 
 
 def test_a_rollback_puts_the_former_champion_back_at_once(site: Site, tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ def compared_by_a_guard(values: Values) -> None:
     values["evaluation"]["judge"] = {"base_url": "http://127.0.0.1:9", "model": "guard", "style": "llama_guard"}
 
 
+def one_engine_but_speeds_compared(values: Values) -> None:
+    values["serving"]["change"] = "recreate"
+    values["gate"]["must_not_regress"] = {"latency_p95_s": {"by_ratio": 0.5}}
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -116,6 +121,7 @@ def compared_by_a_guard(values: Values) -> None:
         (validated_on_the_gates_prompts, "merge.validation_suite is evaluation.suite"),
         (compared_by_nobody, "gate.judge_win_rate needs a judge that compares; evaluation.judge is absent"),
         (compared_by_a_guard, "gate.judge_win_rate needs a judge that compares; evaluation.judge is llama_guard"),
+        (one_engine_but_speeds_compared, "serving.change: recreate runs one engine at a time"),
     ],
 )
 def test_sections_that_do_not_fit_together_are_refused(tmp_path: Path, change: Callable[[Values], None], fault: str) -> None:

@@ -40,6 +40,8 @@ def run(
         shown.note = f"{found.kept} kept answers, {found.drafts} drafts, {len(found.proposals)} proposals"
     for reason, count in sorted(found.dropped.items()):
         console.print(f"  dropped   {count} {plain(reason)}", highlight=False, soft_wrap=True)
+    if not found.kept:
+        console.print(f"  nothing is kept of {plain(loaded.serving.public_name)}: TUNEGATE_CAPTURE_RATIO says how much is", highlight=False)
     if found.left:
         console.print(f"  left      {found.left} for the next time (--most)", highlight=False)
     console.print(

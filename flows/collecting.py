@@ -71,18 +71,12 @@ def collect(recipe: Recipe, settings: Settings, registry: Registry, report: Repo
         most: proposals made at most, the most telling first: somebody has to look at each.
 
     Raises:
-        DataError: nothing is kept and nothing was reviewed, or another collection runs.
+        DataError: another collection runs.
     """
     book = CollectBook(settings.home, recipe.name)
     kept = KeptTraffic(settings.kept_folder, recipe.serving.public_name)
     with _alone(book.folder):
         answers, found = _drafts(recipe, settings, registry, kept)
-        if not answers and not found:
-            raise DataError(
-                f"nothing is kept of {recipe.serving.public_name!r}, and nothing was reviewed",
-                why="production can only teach what is kept of it",
-                do="set TUNEGATE_CAPTURE_RATIO for the server (its README says what is kept), or close a blind review",
-            )
         drafts = in_order(found)
         proposals, dropped = _prepared(recipe, drafts[:most], book.folder, report)
         with book.locked():

@@ -26,6 +26,7 @@ from flows.recipe import Recipe
 from training.data.read_record import Record
 from training.data.report_fixes import SMALL_DATA_ROWS
 from training.data.sources import SourceSection, open_source, size_bytes
+from training.devices import shared_out
 from training.errors import DataError
 from training.memory import TrainingPlan, plan_training
 from training.shapes import ModelShape, shape_of
@@ -187,6 +188,7 @@ def _resolved(recipe: Recipe, shape: ModelShape, rows: int | None) -> tuple[Reso
             value=str(recipe.sft.batch_size * recipe.sft.gradient_accumulation),
             because="batch_size × gradient_accumulation",
         ),
+        _devices(recipe),
         Resolved(
             key="longest row",
             value=f"{recipe.model.max_length} tokens",
@@ -199,6 +201,15 @@ def _resolved(recipe: Recipe, shape: ModelShape, rows: int | None) -> tuple[Reso
             because="data.preferences" if recipe.preference else "no data.preferences",
         ),
     )
+
+
+def _devices(recipe: Recipe) -> Resolved:
+    processes = recipe.devices.processes
+    if processes == 1:
+        return Resolved(key="processes", value="1", because="devices.processes; torchrun starts more of them")
+    rows, passes = shared_out(recipe.sft.batch_size, recipe.sft.gradient_accumulation, processes)
+    why = f"data-parallel (DDP), each with the whole model and {rows} × {passes} rows of a step"
+    return Resolved(key="processes", value=str(processes), because=why)
 
 
 def _held_back(recipe: Recipe, rows: int | None) -> Resolved:

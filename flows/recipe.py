@@ -16,6 +16,7 @@ from flows.errors import RecipeError
 from serving.config import ServingSection
 from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, SftSection
 from training.data.read_secrets import masked
+from training.devices import ALONE, DevicesSection, unequal_shares
 from training.sections import Section
 
 
@@ -31,6 +32,7 @@ class Recipe(Section):
     model: ModelSection
     data: DataSection
     sft: SftSection
+    devices: DevicesSection = Field(default=ALONE, description="how many processes train together, and how")
     preference: PreferenceSection | None = Field(default=None, description="preference tuning after SFT; needs data.preferences")
     merge: MergeSection
     evaluation: EvaluationSection
@@ -52,6 +54,9 @@ class Recipe(Section):
             )
         if self.preference is not None and self.sft.tuning.family != "lora":
             faults.append(f"preference tuning goes on from a LoRA adapter, and sft.method {self.sft.method} makes none")
+        for section in (self.sft, self.preference):
+            if section is not None and (fault := unequal_shares(section.batch_size, section.gradient_accumulation, self.devices.processes)):
+                faults.append(f"devices.processes: {fault}")
         if self.serving.max_model_len < self.model.max_length:
             faults.append(
                 f"serving.max_model_len ({self.serving.max_model_len}) is below model.max_length ({self.model.max_length}): "

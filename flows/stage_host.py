@@ -8,16 +8,16 @@ that program with the request's path behind it: so on machines with a GPU, where
 cannot be used after it. Next: `stage_runner.py`, the other end of the pipe.
 """
 
-import ctypes
 import gc
 import importlib
 import json
 import os
 import select
-import signal
 import sys
 import traceback
 from pathlib import Path
+
+from training.environment import die_with_parent
 
 _IMPORTS = (
     "flows.stage_process",
@@ -28,7 +28,6 @@ _IMPORTS = (
     "training.merge",
     "training.sft",
 )
-_PR_SET_PDEATHSIG = 1
 _NOT_FOUND = 127
 
 
@@ -58,7 +57,7 @@ def _fork(program: list[str], request: str, log: Path) -> int:
         return pid
     status = 1
     try:
-        _die_with_host()
+        die_with_parent()
         _redirect(log)
         if program:
             os.execv(program[0], [*program, request])  # noqa: S606 - a list of arguments, and no shell is what is wanted
@@ -73,11 +72,6 @@ def _fork(program: list[str], request: str, log: Path) -> int:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def _die_with_host() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _redirect(log: Path) -> None:

@@ -3,8 +3,9 @@
     python -m flows.stage_process REQUEST.json
 
 Says JSON lines on its standard output: {"progress": …} while it works, {"error": …} when a person can mend something. Its record on
-disk, not its exit status, says that a stage is finished. Here training meets the evaluation's rules, which it must not know.
-Next: `stage_host.py`, which starts it quickly; `stage_runner.py`, which orders it.
+disk, not its exit status, says that a stage is finished. Where the recipe asks for several processes, torch's
+launcher starts them, each with the same request, and the first one writes and speaks. Here training meets the evaluation's rules, which
+it must not know. Next: `stage_host.py`, which starts it quickly; `stage_runner.py`, which orders it.
 """
 
 import json
@@ -25,11 +26,14 @@ from flows.errors import FAILED
 from flows.recipe import Recipe
 from flows.rendering import view_of_trainer
 from training.data.leakage import SuitePrompt
+from training.devices import is_launched
+from training.environment import die_with_parent
 from training.errors import InputError, TunegateError
 from training.progress import Progress, Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel
 
 StageName = Literal["base", "prepare", "sft", "preference", "merge", "render"]
+SPREAD: Sequence[StageName] = ("sft", "preference")  # what several processes may do together
 
 
 class StageRequest(BaseModel):
@@ -51,6 +55,12 @@ class StageRequest(BaseModel):
 def main(argv: list[str]) -> int:
     """Run the stage of one request file; returns the exit status."""
     request = StageRequest.model_validate_json(Path(argv[1]).read_text(encoding="utf-8"))
+    if is_launched():
+        die_with_parent()  # the launcher gives each process a session of its own, beyond the reach of a signal to the stage's group
+    elif request.stage in SPREAD and request.recipe.devices.processes > 1:
+        from training.launch import launch
+
+        return launch(("-m", "flows.stage_process", argv[1]), request.recipe.devices.processes)
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
     # Libraries print what they like; it belongs into the log.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -59,12 +69,25 @@ def main(argv: list[str]) -> int:
         out.write(json.dumps({"progress": progress.__dict__}) + "\n")
 
     try:
-        _STAGES[request.stage](request, say)
+        run_stage(request, say)
+        _part_from_others()
     except TunegateError as error:
         said = {"what": error.what, "why": error.why, "do": error.do, "input": isinstance(error, InputError)}
         out.write(json.dumps({"error": said}) + "\n")
         return FAILED
     return 0
+
+
+def _part_from_others() -> None:
+    if is_launched():
+        from training.ranks import leave
+
+        leave()
+
+
+def run_stage(request: StageRequest, report: Report) -> None:
+    """Do what the request asks for, in this process."""
+    _STAGES[request.stage](request, report)
 
 
 def _base(request: StageRequest, report: Report) -> None:

@@ -103,3 +103,11 @@ class TinyLine:
         self.data = DataSection.model_validate({"sft": [{"path": rows}], "preferences": [{"path": pairs}], "validation_fraction": 0.2})
         self.dataset_dir = root / "dataset"
         self.dataset: DatasetManifest = prepare_dataset(self.model, self.data, self.base, self.dataset_dir, silent)
+
+    @classmethod
+    def of(cls, root: Path) -> "TinyLine":
+        """The line that another process has made in this folder."""
+        line = cls.__new__(cls)
+        line.root, line.model, line.dataset_dir = root, ModelSection(base=str(root / "tiny"), max_length=128), root / "dataset"
+        line.base, line.dataset = BaseModelRecord.read(root / "home" / "base" / "tiny"), DatasetManifest.read(line.dataset_dir)
+        return line

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from training.attention import register
 from training.config import QuantizationSection, SftSection
+from training.devices import ranks_here
 from training.errors import ModelError
 from training.tokenizer import load_tokenizer as load_tokenizer
 
@@ -35,11 +36,11 @@ def on_gpu() -> bool:
 
 
 def settle(seed: int) -> None:
-    """Seed every generator, use every core this process may use, and keep the libraries' bars and notices off the terminal."""
+    """Seed every generator, use this process's share of the cores, and keep the libraries' bars and notices off the terminal."""
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here().local_world))
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
@@ -138,7 +139,7 @@ def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
     """Arguments that TRL's SFTConfig and DPOConfig share; checkpoints are written to `staging`.
 
     Packing and padding-free batches are off: without FlashAttention they let rows see each other. Rows of like length
-    share a batch instead, which costs a few percent of padding.
+    share a batch instead (`step_batches.py`), which costs a few percent of padding.
     """
     gpu = on_gpu()
     return {
@@ -167,8 +168,7 @@ def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": gpu,
         "remove_unused_columns": False,
-        "train_sampling_strategy": "group_by_length",
-        "length_column_name": "length",
+        "ddp_find_unused_parameters": False,
     }
 
 

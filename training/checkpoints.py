@@ -24,6 +24,7 @@ class CheckpointFolder:
     def __init__(self, root: Path, inputs: str) -> None:
         self.root, self.inputs = root, inputs
         self.staging = root / "staging"
+        self.damaged: list[str] = []  # checkpoints of this run that were passed over
 
     def open(self) -> None:
         """Make the folders, and drop what a killed run was still writing."""
@@ -44,8 +45,15 @@ class CheckpointFolder:
         return final
 
     def newest_valid(self) -> Path | None:
-        """The newest checkpoint of these inputs whose every byte is as it was written; torn ones are passed over."""
-        return next((folder for folder in reversed(self._all()) if self._is_valid(folder)), None)
+        """The newest checkpoint of these inputs whose every byte is as it was written; those before it go on the list of the damaged."""
+        self.damaged.clear()
+        for folder in reversed(self._all()):
+            inputs, whole = self._look_at(folder)
+            if whole and inputs == self.inputs:
+                return folder
+            if not whole and inputs in (self.inputs, None):
+                self.damaged.append(folder.name)
+        return None
 
     def require_space(self, checkpoint_bytes: int) -> None:
         """Refuse to start when three checkpoints (two kept, one being written) do not fit.
@@ -62,11 +70,12 @@ class CheckpointFolder:
     def _all(self) -> list[Path]:
         return sorted(folder for folder in self.root.glob(f"{_STEP}*") if folder.is_dir())
 
-    def _is_valid(self, folder: Path) -> bool:
+    def _look_at(self, folder: Path) -> tuple[str | None, bool]:
+        """The inputs that a checkpoint names, None where it cannot say, and whether it is whole."""
         try:
             body = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             expected = tuple(FileDigest.model_validate(file) for file in body["files"])
             found = tuple(file for file in digest_files(folder) if file.path != MANIFEST)
         except (OSError, ValueError, KeyError):
-            return False
-        return bool(body["inputs"] == self.inputs and expected and found == expected)
+            return None, False
+        return str(body.get("inputs")), bool(expected and found == expected)

@@ -1,5 +1,11 @@
 """The environment that a training or merging process needs, set by whoever starts it. Knows nothing of torch. Next: `builders.py`."""
 
+import ctypes
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
 # Threads look for new work for a while before they sleep. A training step is some thousand small operations: with threads that
 # sleep at once it takes 1.3 times as long, with threads that never do one busy neighbour on the same cores slows it tenfold.
 _SPINS = "50000"
@@ -18,3 +24,9 @@ def stage_environment(cores: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it is gone, however that ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -4,24 +4,29 @@ The reference is a frozen copy of the SFT adapter over the same base weights (TR
 in memory. Knows nothing of how pairs were written or rendered. Next: `merge.py`.
 """
 
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from training.adapters import load_adapter, save_adapter, trainable_parameters
+from training.adapters import load_adapter, trainable_parameters
 from training.builders import load_base, settle, training_arguments
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, PreferenceSection, SftSection
+from training.devices import Ranks
 from training.errors import InputError
 from training.prepare import PREFERENCES, read_prepared
-from training.progress import Report
-from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
-from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, CHECKPOINTS, require_same_base, run
+from training.progress import Report, silent
+from training.ranks import join, summed
+from training.records import CHECKPOINTS, AdapterArtifact, BaseModelRecord, DatasetManifest, digest_of, verify_files
+from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, keep, require_same_base, run, share_of
+from training.step_batches import InSteps
 from training.tokenizer import load_tokenizer
 from training.trained import load_trained, save_trained
 from training.watch import Watch, losses
@@ -41,13 +46,13 @@ def train_preference(
     out: Path,
     report: Report,
 ) -> AdapterArtifact:
-    """Tune the adapter in `parent_dir` on the prepared pairs and write the new one to `out`.
+    """Tune the adapter in `parent_dir` on the prepared pairs and write the new one to `out`; every process of a spread run calls this.
 
     Raises:
         InputError: the dataset or the adapter belongs to another base model, or there are no pairs.
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
-    started = time.monotonic()
+    started, ranks = time.monotonic(), join()
     require_same_base(dataset, base)
     _require_pairs(dataset, parent, base)
     verify_files(dataset_dir, dataset.files)
@@ -61,12 +66,11 @@ def train_preference(
     section_digest = digest_of([preference.digest, merged_section.digest])
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, parent.digest, section_digest]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
-    pairs, watch = read_prepared(dataset_dir / PREFERENCES), Watch(report, checkpoints)
-    trainer = PairTrainer(adapted, merged_section, preference, load_tokenizer(Path(base.folder)), pairs, watch)
+    pairs, watch = read_prepared(dataset_dir / PREFERENCES), Watch(report if ranks.first else silent, checkpoints)
+    tokenizer = load_tokenizer(Path(base.folder))
+    trainer = PairTrainer(adapted, share_of(merged_section, ranks), preference, tokenizer, pairs, watch, ranks)
     run(trainer, checkpoints)
     first_loss, last_loss = losses(trainer.state)
-    checkpoints.remove()
-    save_adapter(adapted, out, base.source)
     artifact = AdapterArtifact(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - started,
@@ -84,23 +88,32 @@ def train_preference(
         first_loss=first_loss,
         last_loss=last_loss,
         validation_loss=None,
-        files=digest_files(out),
+        processes=ranks.world,
+        files=(),
     )
-    artifact.write(out)
-    return artifact
+    return keep(adapted, artifact, base, checkpoints, out)
 
 
-class PairTrainer(DPOTrainer):  # type: ignore[misc]
+class PairTrainer(InSteps, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer over pairs that are tokenised already."""
 
     def __init__(
-        self, model: Any, sft: SftSection, preference: PreferenceSection, tokenizer: Any, pairs: list[dict[str, list[int]]], watch: Watch
+        self,
+        model: Any,
+        sft: SftSection,
+        preference: PreferenceSection,
+        tokenizer: Any,
+        pairs: list[dict[str, list[int]]],
+        watch: Watch,
+        ranks: Ranks,
     ) -> None:
-        self.watch = watch
+        self.watch, self.ranks = watch, ranks
         arguments = DPOConfig(**training_arguments(sft, watch.checkpoints.staging), beta=preference.beta, max_length=None)
         columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-        # Pairs of like length share a batch: the trainer's sampler reads the lengths from this column.
-        rows = [{**{key: pair[key] for key in columns}, "length": len(pair["prompt_ids"]) + len(pair["chosen_ids"])} for pair in pairs]
+        self.row_lengths = [len(pair["prompt_ids"]) + len(pair["chosen_ids"]) for pair in pairs]
+        rows = [{key: pair[key] for key in columns} for pair in pairs]
+        if ranks.world > 1:
+            rows.append({**rows[0], "rejected_ids": rows[0]["chosen_ids"]})
         super().__init__(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[watch])
         self.remove_callback(PrinterCallback)
 
@@ -117,8 +130,19 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The DPO loss of a batch whose first half is the chosen and second half the rejected answers."""
-        self.watch.tokens += int(inputs["attention_mask"].sum())
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self.watch.tokens += int(inputs["attention_mask"].sum()) * self.ranks.world
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return loss if self.ranks.world == 1 else self._without_blanks(loss, inputs["input_ids"])
+
+    def _without_blanks(self, loss: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """The mean over the pairs of all processes, of which each gives its share.
+
+        A blank pair prefers an answer to itself: its loss is ln 2, whatever the model, and its gradient 0.
+        """
+        chosen, rejected = ids.chunk(2)
+        own = (chosen != rejected).any(1).sum()
+        total = loss * len(chosen) - (len(chosen) - own) * math.log(2)
+        return total * self.ranks.world / summed(own).clamp(min=1)
 
 
 def _require_pairs(dataset: DatasetManifest, parent: AdapterArtifact, base: BaseModelRecord) -> None:

@@ -18,6 +18,7 @@ from training.errors import RecordError
 
 RECORD_NAME = "record.json"
 SIGNATURE_NAME = "model.sig"
+CHECKPOINTS = "checkpoints"  # deleted after the record is written; a run that is killed in between leaves them to nobody's harm
 
 
 def digest_of(value: object) -> str:
@@ -82,12 +83,16 @@ class FileDigest(BaseModel):
 
 
 def digest_files(folder: Path) -> tuple[FileDigest, ...]:
-    """Every file below `folder` in path order, `record.json` and the signature, which covers it, excepted."""
+    """Every file below `folder` in path order; not the record, the signature, which covers it, and a stage's own checkpoints."""
     return tuple(
         FileDigest(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != RECORD_NAME and path != folder / SIGNATURE_NAME
+        if path.is_file() and not _is_beside(path.relative_to(folder))
     )
+
+
+def _is_beside(path: Path) -> bool:
+    return path.name == RECORD_NAME or path == Path(SIGNATURE_NAME) or path.parts[0] == CHECKPOINTS
 
 
 def verify_files(folder: Path, expected: tuple[FileDigest, ...]) -> None:
@@ -165,6 +170,7 @@ class AdapterArtifact(Record):
     first_loss: float
     last_loss: float
     validation_loss: float | None
+    processes: int = Field(default=1, description="how many trained it together; the same steps, rounded in another order")
     files: tuple[FileDigest, ...]
 
 

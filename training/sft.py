@@ -23,30 +23,32 @@ from training.chat import IGNORED
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.context import config_changes
+from training.devices import Ranks, shared_out
 from training.errors import InputError, TrainingError
 from training.measure import answer_states, prompted_answer_states, spread_of_ranks
 from training.memory import steps_for
 from training.prepare import TRAIN, VALIDATION, read_prepared
-from training.progress import Report
-from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
+from training.progress import Report, silent
+from training.ranks import agreed, as_forward, first_alone, join
+from training.records import CHECKPOINTS, AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
+from training.step_batches import InSteps
 from training.tokenizer import load_tokenizer
 from training.trained import load_trained, save_trained
 from training.watch import Watch, losses
 
-CHECKPOINTS = "checkpoints"
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and AdamW's two moments
 
 
 def train_sft(
     model: ModelSection, sft: SftSection, base: BaseModelRecord, dataset_dir: Path, dataset: DatasetManifest, out: Path, report: Report
 ) -> AdapterArtifact:
-    """Train the recipe's adapter on the prepared rows and write it to `out`.
+    """Train the recipe's adapter on the prepared rows and write it to `out`; every process of a spread run calls this.
 
     Raises:
-        InputError: the dataset was prepared for another base model.
+        InputError: the dataset was prepared for another base model, or a step cannot be shared by these processes.
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
-    started = time.monotonic()
+    started, ranks = time.monotonic(), join()
     require_same_base(dataset, base)
     verify_files(dataset_dir, dataset.files)
     settle(sft.seed)
@@ -56,12 +58,11 @@ def train_sft(
     adapted = new_adapter(weights, sft, steps_for(len(rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest, changes]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
-    trainer = AnswerTrainer(adapted, sft, load_tokenizer(Path(base.folder)), rows, Watch(report, checkpoints))
+    watch = Watch(report if ranks.first else silent, checkpoints)
+    trainer = AnswerTrainer(adapted, share_of(sft, ranks), load_tokenizer(Path(base.folder)), rows, watch, ranks)
     run(trainer, checkpoints)
     validation_loss = trainer.evaluate(trainer.rows(read_prepared(dataset_dir / VALIDATION)))["eval_loss"]
     first_loss, last_loss = losses(trainer.state)
-    checkpoints.remove()
-    save_adapter(adapted, out, base.source)
     artifact = AdapterArtifact(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - started,
@@ -78,21 +79,46 @@ def train_sft(
         first_loss=first_loss,
         last_loss=last_loss,
         validation_loss=validation_loss,
-        files=digest_files(out),
+        processes=ranks.world,
+        files=(),
     )
-    artifact.write(out)
-    return artifact
+    return keep(adapted, artifact, base, checkpoints, out)
 
 
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+def share_of(sft: SftSection, ranks: Ranks) -> SftSection:
+    """The section as one of several processes carries it out.
+
+    Raises:
+        InputError: the rows of a step cannot be shared out equally.
+    """
+    rows_per_pass, passes = shared_out(sft.batch_size, sft.gradient_accumulation, ranks.world)
+    return sft.model_copy(update={"batch_size": rows_per_pass, "gradient_accumulation": passes})
+
+
+def keep(adapted: Any, artifact: AdapterArtifact, base: BaseModelRecord, checkpoints: CheckpointFolder, out: Path) -> AdapterArtifact:
+    """Have the first process write what was trained; the checkpoints go last, when there is nothing left that could be lost."""
+
+    def write() -> None:
+        save_adapter(adapted, out, base.source)
+        artifact.model_copy(update={"files": digest_files(out)}).write(out)
+        checkpoints.remove()
+
+    first_alone(write)
+    return AdapterArtifact.read(out)
+
+
+class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer, with logits computed only where there is a loss on machines without Triton.
 
     TRL's fused head scores the answer's tokens alone on a GPU, but every token, prompt and padding included, on a CPU,
     where the vocabulary's 49 000 columns are a third of the work.
     """
 
-    def __init__(self, model: Any, sft: SftSection, tokenizer: Any, rows: list[dict[str, list[int]]], watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, model: Any, sft: SftSection, tokenizer: Any, rows: list[dict[str, list[int]]], watch: Watch, ranks: Ranks) -> None:
+        self.watch, self.ranks = watch, ranks
+        self.row_lengths = [len(row["input_ids"]) for row in rows]
+        if ranks.world > 1:
+            rows = [*rows, {"input_ids": [tokenizer.pad_token_id] * 2, "labels": [IGNORED] * 2}]
         arguments = SFTConfig(
             **training_arguments(sft, watch.checkpoints.staging),
             max_length=None,
@@ -118,16 +144,23 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Mean cross entropy in nats over the labelled tokens of `inputs`: ids, labels and mask are `(batch, seq)`."""
         if self.model.training:
-            self.watch.tokens += int(inputs["attention_mask"].sum())
+            self.watch.tokens += int(inputs["attention_mask"].sum()) * self.ranks.world
         if return_outputs or not self._scores_answers_alone(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # The labelled tokens of the whole step, counted over all processes, whose gradients are averaged afterwards.
         tokens = max(int(num_items_in_batch or 0) or int((inputs["labels"][:, 1:] != IGNORED).sum()), 1)
+        share = tokens / self.ranks.world if num_items_in_batch is not None else tokens
+        return as_forward(model, self.accelerator.unwrap_model(model), self._summed_loss, inputs) / share + self._penalty()
+
+    def _summed_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         with self.accelerator.autocast():
             if self.sft.tuning.family == "prompt":
-                return answer_loss(*prompted_answer_states(model, inputs)) / tokens
+                return answer_loss(*prompted_answer_states(model, inputs))
             hidden, targets = answer_states(base_of(model), inputs)
-        total = answer_loss(hidden, model.get_output_embeddings().weight, targets)
-        return total / tokens + (spread_of_ranks(model) if self.sft.method == "adalora" and model.training else 0)
+        return answer_loss(hidden, model.get_output_embeddings().weight, targets)
+
+    def _penalty(self) -> torch.Tensor | float:
+        return spread_of_ranks(self.model) if self.sft.method == "adalora" and self.model.training else 0.0
 
     def _scores_answers_alone(self, inputs: dict[str, Any]) -> bool:
         if self.sft.tuning.family == "prompt" or self.sft.method == "adalora":
@@ -170,8 +203,8 @@ def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
     Raises:
         TrainingError: the disk is full, or the device ran out of memory.
     """
-    newest = checkpoints.newest_valid()
-    checkpoints.open()
+    newest = agreed(checkpoints.newest_valid())
+    first_alone(checkpoints.open)
     try:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     except torch.OutOfMemoryError as error:

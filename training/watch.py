@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.checkpoints import CheckpointFolder
 from training.errors import TrainingError
 from training.progress import Progress, Report
+from training.ranks import first_alone
 
 _ZERO_STEPS = 3  # a single batch may truly have no loss left; three in a row mean that no token bears loss
 
@@ -48,7 +49,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._started, self._first_step = time.monotonic(), state.global_step
-        self.report(Progress(state.global_step, state.max_steps, "steps", "resumed" if state.global_step else ""))
+        passed_over = [f"{name} is damaged and was passed over" for name in self.checkpoints.damaged]
+        self.report(Progress(state.global_step, state.max_steps, "steps", "; ".join(["resumed"] * bool(state.global_step) + passed_over)))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -59,7 +61,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.report(Progress(state.global_step, state.max_steps, "steps", self._note(float(logs["loss"]), state)))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.checkpoints.seal(state.global_step)
+        first_alone(lambda: self.checkpoints.seal(state.global_step))
 
     def _note(self, loss: float, state: TrainerState) -> str:
         elapsed_s = max(time.monotonic() - self._started, 1e-9)

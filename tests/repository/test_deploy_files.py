@@ -115,7 +115,7 @@ def test_alertmanager_takes_its_file() -> None:
     assert "SUCCESS" in run("amtool", "check-config", "alertmanager/alertmanager.yml")
 
 
-@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 13)])
+@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 13), ("training", 4)])
 def test_every_kubernetes_object_fits_its_schema(folder: str, at_least: int) -> None:
     checked = [each for each in objects(folder) if each["kind"] not in NO_SCHEMA]
     for each in checked:
@@ -130,9 +130,9 @@ def test_a_wrong_kubernetes_object_would_be_noticed() -> None:
         kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.mark.parametrize("folder", ["base", "release", "engines"])
+@pytest.mark.parametrize("folder", ["base", "release", "engines", "training"])
 def test_no_pod_runs_as_root_or_may_become_it(folder: str) -> None:
-    pods = [each["spec"]["template"]["spec"] for each in objects(folder) if each["kind"] in ("Deployment", "StatefulSet")]
+    pods = [each["spec"]["template"]["spec"] for each in objects(folder) if each["kind"] in ("Deployment", "StatefulSet", "Job")]
     assert pods
     assert [pod for pod in pods if pod["securityContext"]["runAsNonRoot"] is not True or pod["enableServiceLinks"] is not False] == []
     containers = [container for pod in pods for container in pod["containers"]]

@@ -17,6 +17,7 @@ from training.atomic import sha256_of
 from training.builders import load_base, load_tokenizer, settle
 from training.checkpoints import CheckpointFolder
 from training.config import SftSection
+from training.devices import Ranks
 from training.errors import InputError, RecordError
 from training.measure import answer_logits
 from training.prepare import TRAIN, read_prepared
@@ -63,7 +64,7 @@ def test_the_loss_is_that_of_trl_but_for_rounding(tiny: TinyLine, tmp_path: Path
     adapted = new_adapter(load_base(Path(tiny.base.folder), None), sft_section(dropout=0))
     watch = Watch(silent, CheckpointFolder(tmp_path, ""))
     rows = read_prepared(tiny.dataset_dir / TRAIN)
-    trainer = AnswerTrainer(adapted, sft_section(dropout=0), load_tokenizer(Path(tiny.base.folder)), rows, watch)
+    trainer = AnswerTrainer(adapted, sft_section(dropout=0), load_tokenizer(Path(tiny.base.folder)), rows, watch, Ranks())
     batch = trainer.data_collator([{key: row[key] for key in ("input_ids", "labels")} for row in rows[:5]])
 
     ours, theirs = trainer.compute_loss(trainer.model, dict(batch)), SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
@@ -111,6 +112,16 @@ base, dataset, out = map(Path, sys.argv[1:])
 train_sft(ModelSection(base="x"), sft_section(), BaseModelRecord.read(base), dataset, DatasetManifest.read(dataset), out, silent)
 """
 
+FULL_DISK_PROGRAM = """
+import resource, signal
+from training.progress import Progress
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails as on a full disk, with an OSError
+
+def fill(progress: Progress) -> None:
+    if progress.done == 4:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
+""" + RESUME_PROGRAM.replace("out, silent", "out, fill")
+
 
 def start(tiny: TinyLine, out: Path) -> "subprocess.Popen[str]":
     arguments = [sys.executable, "-c", RESUME_PROGRAM, tiny.base.folder, str(tiny.dataset_dir), str(out)]
@@ -131,6 +142,51 @@ def test_a_run_stopped_by_ctrl_c_goes_on_and_ends_with_the_very_same_adapter(tin
 
     assert (heard[0].done, heard[0].note) == (6, "resumed")
     assert resumed.digest == whole.digest
+
+
+def test_a_run_stopped_in_a_later_epoch_reads_the_rows_that_were_left(tiny: TinyLine, tmp_path: Path) -> None:
+    """Each epoch has its own order; a resumed run that drew it anew would end elsewhere."""
+
+    def press_ctrl_c(progress: Progress) -> None:
+        if progress.done == 14:
+            raise KeyboardInterrupt
+
+    whole = train(tiny, tmp_path / "whole", sft_section())
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, tmp_path / "stopped", sft_section(), press_ctrl_c)
+
+    assert whole.steps // 2 < 12
+    assert train(tiny, tmp_path / "stopped", sft_section()).digest == whole.digest
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_is_told_and_the_one_before_is_used(tiny: TinyLine, tmp_path: Path) -> None:
+    def press_ctrl_c(progress: Progress) -> None:
+        if progress.done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, tmp_path, sft_section(), press_ctrl_c)
+    weights = tmp_path / "checkpoints" / "step-00000006" / "trained.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    heard: list[Progress] = []
+
+    train(tiny, tmp_path, sft_section(), heard.append)
+
+    assert (heard[0].done, heard[0].note) == (3, "resumed; step-00000006 is damaged and was passed over")
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_checkpoint_before_whole(tiny: TinyLine, tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow beyond 40 kB once the first checkpoint is sealed: the second cannot be written."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK_PROGRAM, tiny.base.folder, str(tiny.dataset_dir), str(tmp_path)],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+
+    assert "TrainingError: a checkpoint could not be written" in done.stderr
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000003"]
+    heard: list[Progress] = []
+    train(tiny, tmp_path, sft_section(), heard.append)
+    assert (heard[0].done, heard[0].note) == (3, "resumed")
 
 
 def test_a_changed_recipe_starts_anew(tiny: TinyLine, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from training.shapes import ModelShape, shape_of
 
 _GB = 1e9
 _PREVIEW_ROWS = 200
+_LARGEST_ON_CPU = 3e9  # parameters; a plan of a larger model is for a GPU, wherever it is made
 # English text in the usual vocabularies; only for an estimate, the manifest has the true count.
 _CHARACTERS_PER_TOKEN = 4
 
@@ -58,6 +59,7 @@ class Plan(BaseModel):
     rows: int | None = Field(description="rows in the recipe's files, before any is dropped; null when a file is not there")
     resolved: tuple[Resolved, ...]
     training: TrainingPlan
+    memory_of: str = Field(description="whose memory training is planned in")
     serving_bytes: int = Field(description="merged weights and the keys and values of max_num_seqs full-length requests")
 
 
@@ -72,7 +74,10 @@ def make_plan(recipe: Recipe) -> Plan:
     pairs, _ = _count(recipe.data.preferences)
     train_rows = None if rows is None else round(rows * (1 - recipe.data.held_back_share))
     per_row = None if not rows else max(1, characters // rows // _CHARACTERS_PER_TOKEN)
-    training = plan_training(shape, recipe.model, recipe.sft, recipe.preference, rows=train_rows, pairs=pairs, tokens_per_row=per_row)
+    gpu = _has_gpu() or shape.parameters() > _LARGEST_ON_CPU  # nobody trains a larger one without
+    training = plan_training(
+        shape, recipe.model, recipe.sft, recipe.preference, rows=train_rows, pairs=pairs, tokens_per_row=per_row, gpu=gpu
+    )
     # Keys and values in 16 bits for every seat and token.
     seats = recipe.serving.max_num_seqs * recipe.serving.max_model_len
     kv_bytes = seats * 2 * 2 * shape.layers * shape.key_heads * shape.head_dim
@@ -83,6 +88,7 @@ def make_plan(recipe: Recipe) -> Plan:
         rows=rows,
         resolved=_resolved(recipe, shape, rows),
         training=training,
+        memory_of="one GPU" if gpu else "this machine, on CPU",
         serving_bytes=2 * shape.parameters() + kv_bytes,
     )
 
@@ -102,7 +108,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         table.add_row("preference steps", f"{training.preference_steps:,}", "after SFT")
     table.add_row("SFT tokens", _or_unknown(training.tokens), f"all epochs, at {_CHARACTERS_PER_TOKEN} characters per token")
     for part, size in training.memory_bytes.items():
-        table.add_row(f"memory: {part}", f"{size / _GB:.2f} GB", "one GPU, full-length rows")
+        table.add_row(f"memory: {part}", f"{size / _GB:.2f} GB", f"{plan.memory_of}, full-length rows")
     table.add_row("memory: all of training", f"{training.total_memory_bytes / _GB:.2f} GB", "the sum")
     table.add_row(
         "memory: serving", f"{plan.serving_bytes / _GB:.2f} GB", "merged weights and the KV cache; twice that while two slots run"
@@ -165,7 +171,7 @@ def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:
 
 
 def _resolved(recipe: Recipe, shape: ModelShape, rows: int | None) -> tuple[Resolved, ...]:
-    gpu = shutil.which("nvidia-smi") is not None
+    gpu = _has_gpu()
     where = "an NVIDIA driver is here" if gpu else "no NVIDIA driver is here"
     optimizer = recipe.sft.optimizer
     if optimizer == "auto":
@@ -201,6 +207,10 @@ def _resolved(recipe: Recipe, shape: ModelShape, rows: int | None) -> tuple[Reso
             because="data.preferences" if recipe.preference else "no data.preferences",
         ),
     )
+
+
+def _has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None
 
 
 def _devices(recipe: Recipe) -> Resolved:

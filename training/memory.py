@@ -8,6 +8,7 @@ from pydantic import Field
 from training.config import ModelSection, PreferenceSection, SftSection
 from training.errors import ModelError
 from training.shapes import ModelShape, Plain, trainable_in
+from training.step_memory import cpu_memory_parts, optimizer_bytes
 
 _BF16, _FP32 = 2, 4
 # NF4: 4 bits per weight, and one constant per 64 weights: 32 bits, or 8 bits and 32 per 256 of them when quantised again.
@@ -17,7 +18,7 @@ SERVED = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text
 
 
 class TrainingPlan(Plain):
-    """Figures of one recipe; memory is for one GPU, in bytes, and meant to be right within a fifth."""
+    """Figures of one recipe; memory is for one process, in bytes."""
 
     parameters: int
     trainable_parameters: int
@@ -45,11 +46,12 @@ def plan_training(
     rows: int | None = None,
     pairs: int | None = None,
     tokens_per_row: int | None = None,
+    gpu: bool = True,
 ) -> TrainingPlan:
     """Work out a run's figures.
 
     `rows` of the training split and preference `pairs` are given where they are known, and so is the mean length
-    `tokens_per_row`. Memory is always that of full-length rows.
+    `tokens_per_row`. Memory is always that of full-length rows, on a GPU or without one.
 
     Raises:
         ModelError: `target_modules` or `max_length` that this model does not have.
@@ -67,7 +69,7 @@ def plan_training(
         if preference
         else None,
         tokens=None if rows is None or tokens_per_row is None else int(rows * tokens_per_row * sft.epochs),
-        memory_bytes=memory_parts(shape, model, sft),
+        memory_bytes=memory_parts(shape, model, sft, gpu=gpu),
         disk_bytes=3 * _BF16 * shape.parameters() + 3 * 12 * trainable,
         servable=servable,
         servable_because=because,
@@ -82,8 +84,10 @@ def steps_for(rows: int | None, rows_per_step: int, epochs: float) -> int | None
     return max(1, -int(-(per_epoch * epochs) // 1))
 
 
-def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection) -> dict[str, int]:
-    """Bytes on the GPU by part, at full-length rows and with gradient checkpointing, which training on a GPU uses."""
+def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection, *, gpu: bool) -> dict[str, int]:
+    """Bytes by part at full-length rows: of a GPU, where training uses gradient checkpointing, or of this machine's memory."""
+    if not gpu:
+        return cpu_memory_parts(shape, sft, model.max_length)
     trainable = trainable_in(shape, sft)
     tokens = sft.batch_size * model.max_length
     # Checkpointing keeps each block's input, and rebuilds one block at a time: about 14 hidden and 3 inner tensors of it.
@@ -92,7 +96,7 @@ def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection) -> dic
     return {
         "base weights": int(shape.linear_parameters() * _bytes_per_weight(sft) + shape.other_parameters() * _BF16) - whole * _BF16,
         "trained weights and gradients": 2 * trainable * _FP32,
-        "optimizer": _optimizer_bytes(shape, sft, trainable),
+        "optimizer": optimizer_bytes(shape, sft, trainable, moment_bytes=_FP32 if sft.optimizer == "adamw_torch" else 1),
         "block inputs": shape.layers * tokens * shape.hidden * _BF16,
         "one block rebuilt": block,
         "overhead": int(_OVERHEAD),
@@ -105,16 +109,6 @@ def _bytes_per_weight(sft: SftSection) -> float:
     if sft.quantization.type == "int8":
         return 1.0  # and 4 bytes per row, which is nothing
     return _NF4_DOUBLE_BYTES if sft.quantization.double_quant else _NF4_BYTES
-
-
-def _optimizer_bytes(shape: ModelShape, sft: SftSection, trainable: int) -> int:
-    """AdamW keeps two moments of each number; GaLore and APOLLO keep those of a gradient projected to rank r."""
-    if sft.method in ("galore", "apollo"):
-        layers = shape.linear_layers()
-        kept = [sft.r * (max(layers[name]) + min(layers[name]) // 2) for name in (each.rsplit(".", 1)[-1] for each in sft.target_modules)]
-        targeted = sum(layers[each.rsplit(".", 1)[-1]][0] * layers[each.rsplit(".", 1)[-1]][1] for each in sft.target_modules)
-        return 2 * _FP32 * (shape.layers * sum(kept) + trainable - shape.layers * targeted)
-    return 2 * trainable * (1 if sft.optimizer in ("auto", "adamw_8bit", "paged_adamw_8bit") else _FP32)
 
 
 def servable_by_vllm(shape: ModelShape, sft: SftSection) -> tuple[bool, str]:

@@ -1,17 +1,20 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from tests.fakes_training import TinyLine, sft_section
 from training.adapters import new_adapter, trainable_parameters
+from training.attention import register
 from training.builders import load_base
 from training.config import ModelSection, PreferenceSection, SftSection
 from training.errors import ModelError
-from training.memory import plan_training, steps_for
-from training.shapes import KNOWN_SHAPES, shape_from_config, shape_of, trainable_in
+from training.memory import memory_parts, plan_training, steps_for
+from training.shapes import KNOWN_SHAPES, _shape, shape_from_config, shape_of, trainable_in
+from training.step_memory import kept_per_block
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
 MODEL = ModelSection(base=QWEN, max_length=1024)
@@ -91,3 +94,48 @@ def test_an_unknown_model_names_those_that_can_be_planned() -> None:
 def test_a_config_without_the_sizes_names_the_missing_keys() -> None:
     with pytest.raises(ModelError, match="hidden_size, intermediate_size"):
         shape_from_config("odd", json.loads('{"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 10}'))
+
+
+def kept_bytes(section: SftSection, layers: int) -> int:
+    """Bytes of the tensors that autograd keeps in a forward pass over 2 rows of 48 tokens; weights are not counted."""
+    config = LlamaConfig(
+        vocab_size=200, hidden_size=64, intermediate_size=160, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2
+    )
+    model = new_adapter(AutoModelForCausalLM.from_config(config, attn_implementation=register()).bfloat16().requires_grad_(False), section)
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.randint(3, 200, (2, 48))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=1, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"method": "lora", "dropout": 0.0}, {"method": "lora", "dropout": 0.1}, {"method": "dora", "dropout": 0.0}, {"method": "full"}],
+)
+def test_what_a_block_keeps_on_a_cpu_is_what_autograd_keeps(values: dict[str, Any]) -> None:
+    """Four layers less three: one block, and the bf16 copies of what is trained in it."""
+    section = SftSection.model_validate({"r": 8, **values} if values["method"] != "full" else values)
+    shape = _shape("small", "llama", (1, 64, 160, 4, 2, 16), 200, 512, tied=True)
+    trained = trainable_in(shape, section) - (shape.embedding_parameters() + 64 if values["method"] == "full" else 0)
+
+    own = kept_per_block(shape, section, 2, 48) + 2 * trained
+
+    assert own == pytest.approx(kept_bytes(section, 4) - kept_bytes(section, 3), rel=0.05)
+
+
+def test_memory_on_a_cpu_is_told_by_part() -> None:
+    """The demo's recipe: 134.5 M weights in bf16, and its adapter, gradients apart, in fp32 three times over."""
+    section = SftSection(r=16, dropout=0.0, batch_size=8, quantization=None, method="lora")
+    parts = memory_parts(shape_of("embedded:smollm2-135m-instruct"), ModelSection(base="x", max_length=512), section, gpu=False)
+
+    assert parts["base weights"] == 2 * 134_515_008
+    assert parts["trained weights"] + parts["optimizer"] == 12 * 4_884_480
+    assert parts["activations"] > 3 * parts["base weights"]

@@ -35,7 +35,8 @@ Train = Callable[[TinyLine, Path, Report], object]
 
 def sft_with(**changes: object) -> Train:
     """SFT on the tiny line, with dropout, over several epochs."""
-    section = sft_section(epochs=5, checkpoint_every_steps=EVERY, **changes)
+    common = {"epochs": 5, "checkpoint_every_steps": EVERY, "batch_size": 4}
+    section = SftSection.model_validate({**common, **changes}) if changes.get("method") == "full" else sft_section(**common, **changes)
 
     def train(line: TinyLine, out: Path, report: Report) -> object:
         return train_sft(line.model, section, line.base, line.dataset_dir, line.dataset, out, report)

@@ -1,6 +1,7 @@
 """The product in one page: what happens between a recipe and a better model in production.
 
-    retrain: prepare → sft → (preference) → merge → start → evaluate candidate and champion → compare → gate → await approval
+    retrain: prepare → sft → (preference) → (reward → online) → merge → start → evaluate candidate and champion → compare → gate
+             → await approval
     promote: check the evidence again → slot up → canary by steps, or all at once → the gateway follows the registry
 
 Nothing waits between the two: an approval is a record, and no process and no GPU is held for the person who gives it.
@@ -31,6 +32,8 @@ prepare = _stage(published(stages.prepare, "data-report", of_data))
 look_for_drift = _stage(data_drift.look_for_drift)
 sft = _stage(stages.sft)
 prefer = _stage(stages.prefer)
+teach_reward = _stage(stages.teach_reward)
+reinforce = _stage(stages.reinforce)
 merge = _stage(stages.merge)
 keep_champion_serving = _stage(judging.keep_champion_serving)
 register = _stage(judging.register)
@@ -57,6 +60,9 @@ def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
         adapter = sft(line, base, dataset)
         if line.recipe.preference is not None:
             adapter = prefer(line, base, dataset, adapter)
+        reward = teach_reward(line, base, dataset, adapter) if line.recipe.reward is not None else None
+        if line.recipe.online is not None:
+            adapter = reinforce(line, base, adapter, reward)
         if not line.recipe.sft.tuning.mergeable:
             return adapter  # an experiment whose outcome is no set of weights: there is nothing to serve
         merged = merge(line, base, dataset, adapter)

@@ -23,12 +23,15 @@ from evaluation.suite_union import load_suites
 from flows.errors import RecipeError
 from flows.gate_power import needs_of
 from flows.recipe import Recipe
+from flows.rewards import prompt_faults
+from flows.stage_process import judged_by, suite_prompts
 from training.data.read_record import Record
 from training.data.report_fixes import SMALL_DATA_ROWS
 from training.data.sources import SourceSection, open_source, size_bytes
 from training.devices import shared_out
 from training.errors import DataError
 from training.memory import TrainingPlan, plan_training
+from training.preference_section import PreferenceSection
 from training.shapes import ModelShape, shape_of
 
 _GB = 1e9
@@ -133,7 +136,8 @@ def check_files(recipe: Recipe) -> list[str]:
             problems.append(error.what)
             continue
         fine.append(source.label if size is None else f"{source.label}: {size:,} bytes")
-    for folder in (*recipe.evaluation.suites, recipe.merge.validation_suite):
+    online = [recipe.online.prompts] if recipe.online else []
+    for folder in (*recipe.evaluation.suites, recipe.merge.validation_suite, *online):
         try:
             suite = load_suite(folder)
         except SuiteError as error:
@@ -145,7 +149,7 @@ def check_files(recipe: Recipe) -> list[str]:
         fine.append(
             f"{suite.name}: {len(suite.prompts)} prompts, {ruled} of them under a rule; {len(suite.rules.rules)} rules keep their examples"
         )
-    problems += _task_faults(recipe)
+    problems += _task_faults(recipe) or _online_faults(recipe, problems)
     if len(recipe.evaluation.suites) > 1 and not problems:
         try:
             fine.append(f"judged together as {load_suites(recipe.evaluation.suites).name}")
@@ -163,6 +167,14 @@ def _task_faults(recipe: Recipe) -> list[str]:
     except SuiteError as error:
         return list(error.problems)
     return []
+
+
+def _online_faults(recipe: Recipe, problems: Sequence[str]) -> list[str]:
+    """What is wrong with the prompts of online learning; nothing is said while a suite cannot be read."""
+    if recipe.online is None or problems:
+        return []
+    judged = suite_prompts([load_suite(folder) for folder in judged_by(recipe)])
+    return prompt_faults(load_suite(recipe.online.prompts), judged, by_rules=recipe.online.reward == "rules")
 
 
 def _gate_faults(recipe: Recipe, suite: Suite) -> list[str]:
@@ -201,10 +213,11 @@ def _resolved(recipe: Recipe, shape: ModelShape, rows: int | None) -> tuple[Reso
             because=f"the model reads {shape.context}, it is served with {recipe.serving.max_model_len}",
         ),
         _held_back(recipe, rows),
+        *_rewarded(recipe),
         Resolved(
             key="preference stage",
-            value=recipe.preference.method if recipe.preference else "none",
-            because="data.preferences" if recipe.preference else "no data.preferences",
+            value=recipe.preference.in_words if recipe.preference else "none",
+            because=_held_to(recipe.preference) if recipe.preference else "no data.preferences",
         ),
     )
 
@@ -220,6 +233,24 @@ def _devices(recipe: Recipe) -> Resolved:
     rows, passes = shared_out(recipe.sft.batch_size, recipe.sft.gradient_accumulation, processes)
     why = f"data-parallel (DDP), each with the whole model and {rows} × {passes} rows of a step"
     return Resolved(key="processes", value=str(processes), because=why)
+
+
+def _rewarded(recipe: Recipe) -> list[Resolved]:
+    found = []
+    if (reward := recipe.reward) is not None:
+        measured = f"measured on {reward.held_out_fraction:.3g} of the pairs, refused below {reward.min_accuracy:.0%} in order"
+        found.append(Resolved(key="reward model", value=f"{reward.epochs:g} epochs of the pairs", because=measured))
+    if (online := recipe.online) is not None:
+        each = f"each step answers {online.prompts_per_step} prompts of {online.prompts.name}, {online.max_new_tokens} tokens at most"
+        found.append(Resolved(key="online stage", value=online.in_words, because=each))
+    return found
+
+
+def _held_to(preference: PreferenceSection) -> str:
+    if not preference.way.has_reference:
+        return "data.preferences; needs no reference"
+    reference = "a frozen copy of the SFT adapter" if preference.reference == "sft" else "the base model without an adapter"
+    return f"data.preferences; held to {reference}"
 
 
 def _held_back(recipe: Recipe, rows: int | None) -> Resolved:

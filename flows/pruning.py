@@ -21,7 +21,7 @@ from serving.run_leases import EVERYTHING
 from training.errors import RecordError
 from training.records import RECORD_NAME, AdapterArtifact, MergedModel
 
-STAGES = ("prepare", "sft", "preference", "merge", "render")
+STAGES = ("prepare", "sft", "preference", "reward", "online", "merge", "render")
 TRASH = "trash"
 _NEEDED = frozenset({State.CANDIDATE, State.AWAITING_APPROVAL, State.APPROVED, State.CANARY, State.LIVE})
 _CHECKPOINTS = "checkpoints"
@@ -98,7 +98,7 @@ def _made_of(model: Path) -> set[Path]:
     except (RecordError, OSError):  # a base model, or one that is gone
         return set()
     found, adapters = set[Path](), dict[str, tuple[Path, str | None]]()
-    for folder in (*model.parent.glob("preference-*"), *model.parent.glob("sft-*")):
+    for folder in (path for stage in ("online", "preference", "sft") for path in model.parent.glob(f"{stage}-*")):
         try:
             record = AdapterArtifact.read(folder)
         except (RecordError, OSError):

@@ -14,9 +14,11 @@ from evaluation.documents import Document, explain, read_yaml
 from flows.approval_section import ApprovalSection
 from flows.errors import RecipeError
 from serving.config import ServingSection
-from training.config import DataSection, MergeSection, ModelSection, PreferenceSection, SftSection
+from training.config import DataSection, MergeSection, ModelSection, SftSection
 from training.data.read_secrets import masked
 from training.devices import ALONE, DevicesSection, unequal_shares
+from training.online_section import OnlineSection, RewardSection
+from training.preference_section import PreferenceSection, lora_misfits
 from training.sections import Section
 
 
@@ -34,6 +36,8 @@ class Recipe(Section):
     sft: SftSection
     devices: DevicesSection = Field(default=ALONE, description="how many processes train together, and how")
     preference: PreferenceSection | None = Field(default=None, description="preference tuning after SFT; needs data.preferences")
+    reward: RewardSection | None = Field(default=None, description="a reward model after that; needs pairs in data.preferences")
+    online: OnlineSection | None = Field(default=None, description="learning from rewards of the model's own answers, before the merge")
     merge: MergeSection
     evaluation: EvaluationSection
     gate: GateSection
@@ -43,8 +47,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         faults = []
-        if self.data.preferences and self.preference is None:
-            faults.append("data.preferences is given, but there is no `preference` section to train on it")
+        if self.data.preferences and self.preference is None and self.reward is None:
+            faults.append("data.preferences is given, but there is no `preference` section to train on it, and no `reward`")
         if self.preference is not None and not self.data.preferences:
             faults.append("there is a `preference` section, but data.preferences names no file")
         if self.purpose == "production" and not self.sft.tuning.mergeable:
@@ -52,11 +56,12 @@ class Recipe(Section):
                 f"sft.method {self.sft.method} cannot be folded into weights, so vLLM could not serve the outcome: "
                 "set purpose: experiment to train it all the same, or choose another method"
             )
-        if self.preference is not None and self.sft.tuning.family != "lora":
-            faults.append(f"preference tuning goes on from a LoRA adapter, and sft.method {self.sft.method} makes none")
         for section in (self.sft, self.preference):
             if section is not None and (fault := unequal_shares(section.batch_size, section.gradient_accumulation, self.devices.processes)):
                 faults.append(f"devices.processes: {fault}")
+        if self.preference is not None:
+            faults += self.preference.misfits(self.sft, self.devices.processes)
+        faults += self._reward_faults() + self._online_faults()
         if self.serving.max_model_len < self.model.max_length:
             faults.append(
                 f"serving.max_model_len ({self.serving.max_model_len}) is below model.max_length ({self.model.max_length}): "
@@ -86,6 +91,28 @@ class Recipe(Section):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _reward_faults(self) -> list[str]:
+        if self.reward is None:
+            return []
+        faults = lora_misfits("a reward model", self.sft)
+        if not self.data.preferences:
+            faults.append("there is a `reward` section, but data.preferences names no file")
+        if self.preference is not None and self.preference.way.rows == "labelled":
+            faults.append("a reward model learns from pairs, and with preference.method kto labelled answers may be among data.preferences")
+        if self.purpose == "production" and (self.online is None or self.online.reward != "model"):
+            faults.append("nothing uses the reward model: set online.reward: model, or purpose: experiment to train it all the same")
+        return faults
+
+    def _online_faults(self) -> list[str]:
+        if self.online is None:
+            return []
+        faults = self.online.misfits(self.sft)
+        if self.online.reward == "model" and self.reward is None:
+            faults.append("online.reward is model, but there is no `reward` section to train one")
+        if self.online.prompts in (*self.evaluation.suites, self.merge.validation_suite):
+            faults.append("online.prompts is a suite that the model is judged by: it would be judged on what it was rewarded for")
+        return faults
 
 
 def load_recipe(path: Path) -> Recipe:

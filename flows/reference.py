@@ -25,6 +25,7 @@ from serving.settings import Settings
 from training.atomic import write_text
 from training.errors import TunegateError
 from training.methods import METHODS
+from training.preference_methods import PREFERENCES
 from training.records import Record
 
 BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
@@ -130,7 +131,20 @@ def _method_table() -> str:
         low, high = method.rates
         yes = {True: "yes", False: "no"}
         lines.append(f"| `{name}` | {method.what} | {keys} | {low:g} to {high:g} | {yes[method.quantizable]} | {yes[method.mergeable]} |")
-    return "\n".join([*lines, "", ""])
+    return "\n".join([*lines, "", *_preference_lines(), "", ""])
+
+
+def _preference_lines() -> Iterator[str]:
+    yield "| `preference.method` | what is learned | rows | keys and their defaults | `preference.loss` (the first is the usual one) |"
+    yield "| - | - | - | - | - |"
+    for name, method in PREFERENCES.items():
+        keys = ", ".join(f"`{key}` {value if isinstance(value, str) else format(value, 'g')}" for key, value in method.keys.items())
+        losses = [f"`{loss}`{_smoothing(keys)}" for loss, keys in method.losses.items()]
+        yield f"| `{name}` | {method.what} | {method.rows} | {keys} | {', '.join(losses) or '–'} |"
+
+
+def _smoothing(keys: Mapping[str, float | str]) -> str:
+    return "".join(f" (`{key}` {value:g})" for key, value in keys.items())
 
 
 def _section(kind: _Schema, name: str, definitions: _Schema) -> tuple[_Schema | None, str]:

@@ -25,14 +25,17 @@ from flows.collect_book import with_accepted
 from flows.errors import FAILED
 from flows.recipe import Recipe
 from flows.rendering import view_of_trainer
+from flows.rewards import require_prompts, reward_by_model, reward_by_rules
+from training.data.formats import Stage
 from training.data.leakage import SuitePrompt
 from training.devices import is_launched
 from training.environment import die_with_parent
 from training.errors import InputError, TunegateError
 from training.progress import Progress, Report
-from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel
+from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, RewardArtifact
+from training.rewarding import Rewarding
 
-StageName = Literal["base", "prepare", "sft", "preference", "merge", "render"]
+StageName = Literal["base", "prepare", "sft", "preference", "reward", "online", "merge", "render"]
 SPREAD: Sequence[StageName] = ("sft", "preference")  # what several processes may do together
 
 
@@ -49,6 +52,7 @@ class StageRequest(BaseModel):
     accepted: Path | None = None
     dataset: Path | None = None
     adapter: Path | None = None
+    reward: Path | None = None
     merged: Path | None = None
 
 
@@ -101,7 +105,12 @@ def _prepare(request: StageRequest, report: Report) -> None:
 
     prompts = suite_prompts([load_suite(suite) for suite in judged_by(request.recipe)])
     data = with_accepted(request.recipe, request.accepted)
-    prepare_dataset(request.recipe.model, data, _read_base(request), request.out, report, prompts)
+    prepare_dataset(request.recipe.model, data, _read_base(request), request.out, report, prompts, preferred_rows(request.recipe))
+
+
+def preferred_rows(recipe: Recipe) -> Stage:
+    """What the rows of `data.preferences` are for, which decides what kind of rows they may be."""
+    return "kto" if recipe.preference is not None and recipe.preference.way.rows == "labelled" else "dpo"
 
 
 def judged_by(recipe: Recipe) -> list[Path]:
@@ -129,6 +138,39 @@ def _preference(request: StageRequest, report: Report) -> None:
     train_preference(
         recipe.model, recipe.sft, recipe.preference, _read_base(request), dataset_dir, dataset, parent_dir, parent, request.out, report
     )
+
+
+def _reward(request: StageRequest, report: Report) -> None:
+    from training.reward_model import train_reward
+
+    recipe, (dataset_dir, dataset), (parent_dir, parent) = request.recipe, _read_dataset(request), _read_adapter(request)
+    assert recipe.reward is not None
+    train_reward(
+        recipe.model, recipe.sft, recipe.reward, _read_base(request), dataset_dir, dataset, parent_dir, parent, request.out, report
+    )
+
+
+def _online(request: StageRequest, report: Report) -> None:
+    from training.measure import ValidationPrompt
+    from training.online import train_online
+
+    recipe, (parent_dir, parent) = request.recipe, _read_adapter(request)
+    assert recipe.online is not None
+    suite = load_suite(recipe.online.prompts)
+    require_prompts(suite, suite_prompts([load_suite(each) for each in judged_by(recipe)]), by_rules=recipe.online.reward == "rules")
+    prompts = [ValidationPrompt(id=prompt.id, messages=[dict(message) for message in prompt.messages]) for prompt in suite.prompts]
+    rewarding = reward_by_rules(suite) if recipe.online.reward == "rules" else _reward_of_model(request)
+    base = _read_base(request)
+    train_online(recipe.model, recipe.sft, recipe.online, base, prompts, rewarding, parent_dir, parent, request.out, report)
+
+
+def _reward_of_model(request: StageRequest) -> Rewarding:
+    from training.reward_model import load_reward
+
+    assert request.reward is not None
+    artifact = RewardArtifact.read(request.reward)
+    loaded = load_reward(request.recipe.model, request.recipe.sft, _read_base(request), request.reward, artifact)
+    return reward_by_model(loaded.rewards, artifact.digest)
 
 
 def _merge(request: StageRequest, report: Report) -> None:
@@ -198,6 +240,8 @@ _STAGES: dict[StageName, Callable[[StageRequest, Report], None]] = {
     "prepare": _prepare,
     "sft": _sft,
     "preference": _preference,
+    "reward": _reward,
+    "online": _online,
     "merge": _merge,
     "render": _render,
 }

@@ -18,7 +18,7 @@ from flows.collect_book import accepted_rows, with_accepted
 from flows.display import Display, make_console
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
-from flows.stage_process import StageName, StageRequest, judged_by, suite_prompts
+from flows.stage_process import StageName, StageRequest, judged_by, preferred_rows, suite_prompts
 from flows.stage_runner import StageRunner
 from flows.timing import timed
 from serving.registry import Registry
@@ -27,7 +27,17 @@ from training.data.fingerprint import fingerprint
 from training.data.held_apart import refuse_trained_prompts
 from training.data.sources import SourceSection
 from training.progress import Report
-from training.records import RECORD_NAME, AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, Record, digest_of, verify_files
+from training.records import (
+    RECORD_NAME,
+    AdapterArtifact,
+    BaseModelRecord,
+    DatasetManifest,
+    MergedModel,
+    Record,
+    RewardArtifact,
+    digest_of,
+    verify_files,
+)
 
 R = TypeVar("R", bound=Record)
 LM_EVAL_LOG = "lm_eval.log"
@@ -120,6 +130,7 @@ def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetMani
         "max_length": recipe.model.max_length,
         "sources": [_fingerprint(source) for source in (*data.sft, *data.preferences)],
         "suites": [load_suite(suite).digest for suite in judged_by(recipe)],
+        "preferred": preferred_rows(recipe),
     }
     request = line.request("prepare", line.folder("prepare", inputs), base=base.folder, accepted=accepted)
     dataset = _finish(line, request, DatasetManifest, _rows_in_words)
@@ -145,6 +156,28 @@ def prefer(
         "preference", line.folder("preference", inputs), base=base.folder, dataset=dataset.folder, adapter=adapter.folder
     )
     return _finish(line, request, AdapterArtifact, _training_in_words)
+
+
+def teach_reward(
+    line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest], adapter: Finished[AdapterArtifact]
+) -> Finished[RewardArtifact]:
+    """A reward model that goes on from the adapter."""
+    assert line.recipe.reward is not None
+    inputs = {"adapter": adapter.record.digest, "reward": line.recipe.reward.digest}
+    request = line.request("reward", line.folder("reward", inputs), base=base.folder, dataset=dataset.folder, adapter=adapter.folder)
+    return _finish(line, request, RewardArtifact, _reward_in_words)
+
+
+def reinforce(
+    line: Line, base: Finished[BaseModelRecord], adapter: Finished[AdapterArtifact], reward: Finished[RewardArtifact] | None
+) -> Finished[AdapterArtifact]:
+    """Online learning from the rewards of the adapter's own answers."""
+    assert line.recipe.online is not None
+    prompts, folders = load_suite(line.recipe.online.prompts), {"base": base.folder, "adapter": adapter.folder}
+    inputs = {"adapter": adapter.record.digest, "online": line.recipe.online.digest, "prompts": prompts.digest}
+    if reward is not None and line.recipe.online.reward == "model":
+        inputs, folders = inputs | {"reward": reward.record.digest}, folders | {"reward": reward.folder}
+    return _finish(line, line.request("online", line.folder("online", inputs), **folders), AdapterArtifact, _training_in_words)
 
 
 def merge(
@@ -189,6 +222,12 @@ def _rows_in_words(dataset: DatasetManifest) -> str:
     return f"{rows_in} rows in, {dataset.train_rows} to train, {dataset.validation_rows} to validate, {dropped} dropped"
 
 
+def _reward_in_words(reward: RewardArtifact) -> str:
+    return f"{reward.steps} steps, {reward.held_out_accuracy:.0%} of {reward.held_out_pairs} held-back pairs in order"
+
+
 def _training_in_words(adapter: AdapterArtifact) -> str:
     held_out = "" if adapter.validation_loss is None else f", held-out {adapter.validation_loss:.3f}"
-    return f"{adapter.steps} steps, loss {adapter.first_loss:.3f} → {adapter.last_loss:.3f}{held_out}"
+    ahead = "" if adapter.last_margin is None else f", preferred ahead by {adapter.first_margin:.3f} → {adapter.last_margin:.3f}"
+    rewarded = "" if adapter.last_reward is None else f", reward {adapter.first_reward:.3f} → {adapter.last_reward:.3f}"
+    return f"{adapter.steps} steps, loss {adapter.first_loss:.3f} → {adapter.last_loss:.3f}{held_out}{ahead}{rewarded}"

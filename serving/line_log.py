@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _log = logging.getLogger(__name__)
 
-Step = Literal["base", "prepare", "sft", "preference", "merge", "render", "parity", "judge", "gate", "retrain", "promote"]
+Step = Literal[
+    "base", "prepare", "sft", "preference", "reward", "online", "merge", "render", "parity", "judge", "gate", "retrain", "promote"
+]
 Ended = Literal["ok", "failed"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
 STEPS: tuple[Step, ...] = get_args(Step)

@@ -39,6 +39,7 @@ from training.records import (
     MergedModel,
     MergeMeasurement,
     Record,
+    RewardArtifact,
     digest_files,
 )
 
@@ -98,10 +99,18 @@ def _dataset(request: StageRequest, says: str) -> Record:
 
 
 def _adapter(request: StageRequest, says: str) -> Record:
-    stage = "sft" if request.stage == "sft" else "dpo"
+    assert request.stage in ("sft", "preference", "online")
     losses = {"first_loss": 3.0, "last_loss": 1.0, "validation_loss": None}
     digests = {"base_digest": "b" * 64, "dataset_digest": "d" * 64, "section_digest": "s" * 64}
-    return AdapterArtifact(created_at=NOW, stage=stage, quantization="nf4", trainable_parameters=1, steps=2, files=(), **digests, **losses)
+    return AdapterArtifact(
+        created_at=NOW, stage=request.stage, quantization="nf4", trainable_parameters=1, steps=2, files=(), **digests, **losses
+    )
+
+
+def _reward(request: StageRequest, says: str) -> Record:
+    values = {"first_loss": 0.7, "last_loss": 0.1, "held_out_pairs": 4, "held_out_accuracy": 0.75, "trainable_parameters": 1, "steps": 2}
+    digests = {"base_digest": "b" * 64, "dataset_digest": "d" * 64, "section_digest": "s" * 64, "parent_digest": "p" * 64}
+    return RewardArtifact(created_at=NOW, quantization="nf4", double_quant=True, files=(), **digests, **values)
 
 
 def _merged(request: StageRequest, says: str) -> Record:
@@ -131,6 +140,8 @@ _WRITE: dict[str, Callable[[StageRequest, str], Record]] = {
     "prepare": _dataset,
     "sft": _adapter,
     "preference": _adapter,
+    "reward": _reward,
+    "online": _adapter,
     "merge": _merged,
     "render": _view,
 }

@@ -150,17 +150,6 @@ class SftSection(Section):
         return modules
 
 
-class PreferenceSection(Section):
-    """Preference tuning that goes on from the SFT adapter; what is not said here is as in `sft`."""
-
-    method: Literal["dpo"] = Field(default="dpo", description="direct preference optimisation against the SFT adapter")
-    beta: float = Field(default=0.1, gt=0, le=10, description="how strongly the model is held to the SFT adapter")
-    learning_rate: float = Field(default=5.0e-5, gt=0, le=1, description="peak, per step")
-    epochs: float = Field(default=1.0, gt=0, le=100, description="passes over the preference pairs")
-    batch_size: int = Field(default=2, ge=1, le=1024, description="pairs per forward pass and device")
-    gradient_accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes per step")
-
-
 class MergeSection(Section):
     """How the two ways to merge are compared."""
 

@@ -5,8 +5,9 @@ No weights are needed: `shapes.py` knows the sizes. Knows nothing of torch. Next
 
 from pydantic import Field
 
-from training.config import ModelSection, PreferenceSection, SftSection
+from training.config import ModelSection, SftSection
 from training.errors import ModelError
+from training.preference_section import PreferenceSection
 from training.shapes import ModelShape, Plain, trainable_in
 from training.step_memory import cpu_memory_parts, optimizer_bytes
 

@@ -1,34 +1,27 @@
-"""Preference tuning: TRL's DPOTrainer goes on from the SFT adapter, held to it as the reference.
+"""Preference tuning: goes on from the SFT adapter by DPO, KTO, ORPO, CPO or SimPO.
 
-The reference is a frozen copy of the SFT adapter over the same base weights (TRL's `ref` adapter), so no second model is
-in memory. Knows nothing of how pairs were written or rendered. Next: `merge.py`.
+Knows nothing of how rows were written or rendered, nor of losses. Next: `preference_trainers.py`; then `merge.py`.
 """
 
-import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from transformers import PrinterCallback
-from trl import DPOConfig, DPOTrainer
-
 from training.adapters import load_adapter, trainable_parameters
-from training.builders import load_base, settle, training_arguments
+from training.builders import load_base, settle
 from training.checkpoints import CheckpointFolder
-from training.config import ModelSection, PreferenceSection, SftSection
+from training.config import ModelSection, SftSection
 from training.devices import Ranks
 from training.errors import InputError
+from training.preference_section import PreferenceSection
+from training.preference_trainers import LabelledTrainer, PairTrainer, margins
 from training.prepare import PREFERENCES, read_prepared
 from training.progress import Report, silent
-from training.ranks import join, summed
+from training.ranks import join
 from training.records import CHECKPOINTS, AdapterArtifact, BaseModelRecord, DatasetManifest, digest_of, verify_files
 from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, keep, require_same_base, run, share_of
-from training.step_batches import InSteps
 from training.tokenizer import load_tokenizer
-from training.trained import load_trained, save_trained
 from training.watch import Watch, losses
 
 _INHERITED = ("learning_rate", "epochs", "batch_size", "gradient_accumulation")
@@ -46,16 +39,14 @@ def train_preference(
     out: Path,
     report: Report,
 ) -> AdapterArtifact:
-    """Tune the adapter in `parent_dir` on the prepared pairs and write the new one to `out`; every process of a spread run calls this.
+    """Tune the adapter in `parent_dir` on the prepared rows and write the new one to `out`; every process of a spread run calls this.
 
     Raises:
-        InputError: the dataset or the adapter belongs to another base model, or there are no pairs.
+        InputError: the dataset or the adapter belongs to another base model, or there are no rows.
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
     started, ranks = time.monotonic(), join()
-    require_same_base(dataset, base)
-    _require_pairs(dataset, parent, base)
-    verify_files(dataset_dir, dataset.files)
+    require_rows(dataset_dir, dataset, parent, base)
     verify_files(parent_dir, parent.files)
     merged_section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
     settle(sft.seed)
@@ -66,16 +57,16 @@ def train_preference(
     section_digest = digest_of([preference.digest, merged_section.digest])
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, parent.digest, section_digest]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
-    pairs, watch = read_prepared(dataset_dir / PREFERENCES), Watch(report if ranks.first else silent, checkpoints)
-    tokenizer = load_tokenizer(Path(base.folder))
-    trainer = PairTrainer(adapted, share_of(merged_section, ranks), preference, tokenizer, pairs, watch, ranks)
+    rows, watch = read_prepared(dataset_dir / PREFERENCES), Watch(report if ranks.first else silent, checkpoints)
+    trainer = _trainer(adapted, share_of(merged_section, ranks), preference, base, rows, watch, ranks)
     run(trainer, checkpoints)
-    first_loss, last_loss = losses(trainer.state)
+    (first_loss, last_loss), (first_margin, last_margin) = losses(trainer.state), margins(trainer.state.log_history)
     artifact = AdapterArtifact(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_s=time.monotonic() - started,
-        stage="dpo",
+        stage="preference",
         method=parent.method,
+        objective=preference.in_words,
         config_changes=parent.config_changes,
         base_digest=base.digest,
         dataset_digest=dataset.digest,
@@ -88,64 +79,38 @@ def train_preference(
         first_loss=first_loss,
         last_loss=last_loss,
         validation_loss=None,
+        first_margin=first_margin,
+        last_margin=last_margin,
         processes=ranks.world,
         files=(),
     )
     return keep(adapted, artifact, base, checkpoints, out)
 
 
-class PairTrainer(InSteps, DPOTrainer):  # type: ignore[misc]
-    """TRL's DPOTrainer over pairs that are tokenised already."""
-
-    def __init__(
-        self,
-        model: Any,
-        sft: SftSection,
-        preference: PreferenceSection,
-        tokenizer: Any,
-        pairs: list[dict[str, list[int]]],
-        watch: Watch,
-        ranks: Ranks,
-    ) -> None:
-        self.watch, self.ranks = watch, ranks
-        arguments = DPOConfig(**training_arguments(sft, watch.checkpoints.staging), beta=preference.beta, max_length=None)
-        columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-        self.row_lengths = [len(pair["prompt_ids"]) + len(pair["chosen_ids"]) for pair in pairs]
-        rows = [{key: pair[key] for key in columns} for pair in pairs]
-        if ranks.world > 1:
-            rows.append({**rows[0], "rejected_ids": rows[0]["chosen_ids"]})
-        super().__init__(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[watch])
-        self.remove_callback(PrinterCallback)
-
-    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        """Leave the rows alone: TRL would render and tokenise text, and `prepare.py` has done both."""
-        return dataset
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint's weights: the tuned adapter; the reference is the SFT adapter, which lies elsewhere."""
-        save_trained(self.model, Path(output_dir or self.args.output_dir), state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(model or self.model, Path(resume_from_checkpoint))
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """The DPO loss of a batch whose first half is the chosen and second half the rejected answers."""
-        self.watch.tokens += int(inputs["attention_mask"].sum()) * self.ranks.world
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return loss if self.ranks.world == 1 else self._without_blanks(loss, inputs["input_ids"])
-
-    def _without_blanks(self, loss: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """The mean over the pairs of all processes, of which each gives its share.
-
-        A blank pair prefers an answer to itself: its loss is ln 2, whatever the model, and its gradient 0.
-        """
-        chosen, rejected = ids.chunk(2)
-        own = (chosen != rejected).any(1).sum()
-        total = loss * len(chosen) - (len(chosen) - own) * math.log(2)
-        return total * self.ranks.world / summed(own).clamp(min=1)
+def _trainer(
+    adapted: Any,
+    sft: SftSection,
+    preference: PreferenceSection,
+    base: BaseModelRecord,
+    rows: list[dict[str, Any]],
+    watch: Watch,
+    ranks: Ranks,
+) -> Any:
+    tokenizer = load_tokenizer(Path(base.folder))
+    if preference.way.rows == "labelled":
+        return LabelledTrainer(adapted, sft, preference, tokenizer, rows, watch)
+    return PairTrainer(adapted, sft, preference, tokenizer, rows, watch, ranks)
 
 
-def _require_pairs(dataset: DatasetManifest, parent: AdapterArtifact, base: BaseModelRecord) -> None:
+def require_rows(dataset_dir: Path, dataset: DatasetManifest, parent: AdapterArtifact, base: BaseModelRecord) -> None:
+    """See to it that there are whole rows to learn preferences from, and that rows and adapter belong to this base model.
+
+    Raises:
+        InputError: they do not, or there are none.
+        RecordError: the rows are not those of the record.
+    """
+    require_same_base(dataset, base)
+    verify_files(dataset_dir, dataset.files)
     if parent.base_digest != base.digest:
         raise InputError(
             f"the adapter was trained on base model {parent.base_digest[:12]}, this is {base.digest[:12]}",
@@ -153,4 +118,6 @@ def _require_pairs(dataset: DatasetManifest, parent: AdapterArtifact, base: Base
             do="train the adapter again on this base model",
         )
     if dataset.preference_rows == 0:
-        raise InputError("the dataset has no preference pairs", do="name a file in `data.preferences`, or leave this stage out")
+        raise InputError(
+            "no row to learn preferences from is in the dataset", do="name a file in `data.preferences`, or leave this stage out"
+        )

@@ -20,8 +20,8 @@ from training.atomic import sync_tree
 from training.chat import IGNORED, prompt_ids, render
 from training.config import DataSection, ModelSection
 from training.data.accounting import REJECTED, Ledger, Tally
-from training.data.crew import Stage
 from training.data.fingerprint import fingerprint
+from training.data.formats import Stage
 from training.data.gather import Gathered, Side, distinct_labels, gather
 from training.data.held_apart import TRAIN_KEYS
 from training.data.leakage import SuitePrompt
@@ -30,7 +30,7 @@ from training.data.profile_builder import ProfileBuilder
 from training.data.reasons import REASONS
 from training.data.refine import Measure, Measured, Refiner
 from training.data.report import REPORT_PAGE, DataReport, write_report
-from training.data.rows import Example, Message, Pair
+from training.data.rows import Example, Labelled, Message, Pair
 from training.data.sources import SourceSection
 from training.errors import DataError
 from training.progress import Report
@@ -44,12 +44,19 @@ _LISTED_FAULTS = 20
 
 
 def prepare_dataset(
-    model: ModelSection, data: DataSection, base: BaseModelRecord, out: Path, report: Report, prompts: Sequence[SuitePrompt] = ()
+    model: ModelSection,
+    data: DataSection,
+    base: BaseModelRecord,
+    out: Path,
+    report: Report,
+    prompts: Sequence[SuitePrompt] = (),
+    preferred: Stage = "dpo",
 ) -> DatasetManifest:
     """Write the tokenised rows to `out` and return their manifest.
 
     Args:
         prompts: of every suite the model will be judged by; rows that overlap them are not trained on.
+        preferred: what the rows of `data.preferences` are for: `dpo` takes pairs, `kto` labelled answers and pairs.
 
     Raises:
         DataError: sources that cannot be read, rows that are malformed, or nothing left to train on.
@@ -57,7 +64,7 @@ def prepare_dataset(
     """
     started = time.monotonic()
     require_readable([*data.sft, *data.preferences])
-    wanted: list[tuple[Stage, SourceSection]] = [*(("sft", each) for each in data.sft), *(("dpo", each) for each in data.preferences)]
+    wanted: list[tuple[Stage, SourceSection]] = [*(("sft", each) for each in data.sft), *((preferred, each) for each in data.preferences)]
     out.mkdir(parents=True, exist_ok=True)
     profile = ProfileBuilder()
 
@@ -97,8 +104,8 @@ def prepare_dataset(
     return manifest
 
 
-def read_prepared(path: Path, limit: int | None = None) -> list[dict[str, list[int]]]:
-    """The first `limit` rows of a prepared file, as lists of token ids."""
+def read_prepared(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The first `limit` rows of a prepared file, as lists of token ids; a labelled row has `desirable` beside them."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in islice(file, limit)]
 
@@ -108,7 +115,9 @@ def renderer(tokenizer: Any, system_prompt: str | None) -> Measure:
 
     def measure(example: Example) -> Measured:
         messages = _with_system(example.messages, system_prompt)
-        return _pair(tokenizer, example, messages) if isinstance(example, Pair) else _row(tokenizer, example, messages)
+        if isinstance(example, Pair):
+            return _pair(tokenizer, example, messages)
+        return _labelled(tokenizer, example, messages) if isinstance(example, Labelled) else _row(tokenizer, example, messages)
 
     return measure
 
@@ -136,6 +145,18 @@ def _pair(tokenizer: Any, pair: Pair, messages: tuple[Message, ...]) -> Measured
         "rejected_ids": rejected,
     }
     return Measured(orjson.dumps(tokens), len(prompt) + max(len(chosen), len(rejected)), min(len(chosen), len(rejected)))
+
+
+def _labelled(tokenizer: Any, labelled: Labelled, messages: tuple[Message, ...]) -> Measured:
+    prompt = prompt_ids(tokenizer, messages[:-1])
+    answer = _answer_ids(tokenizer, messages[:-1], messages[-1]["content"], len(prompt))
+    tokens = {
+        "id": digest_of([list(labelled.messages), labelled.desirable]),
+        "prompt_ids": prompt,
+        "answer_ids": answer,
+        "desirable": labelled.desirable,
+    }
+    return Measured(orjson.dumps(tokens), len(prompt) + len(answer), len(answer))
 
 
 def _answer_ids(tokenizer: Any, messages: tuple[Message, ...], answer: str, prompt_length: int) -> list[int]:
@@ -192,7 +213,7 @@ def _refuse_nothing(gathered: Gathered, data: DataSection) -> None:
     if not gathered.sides["validation"]:
         faults.append(f"no row is held back for validation ({data.split})")
     if data.preferences and not gathered.sides["preferences"]:
-        faults.append("no preference pair is left")
+        faults.append("no row to learn preferences from is left")
     if faults:
         raise DataError(
             "; ".join(faults), do="add rows, raise `data.validation_fraction`, or raise `model.max_length` if rows were too long"

@@ -156,12 +156,13 @@ class DatasetManifest(Record):
 class AdapterArtifact(Record):
     """A trained PEFT adapter (adapter_config.json + adapter_model.safetensors) and how it came to be."""
 
-    stage: Literal["sft", "dpo"]
+    stage: Literal["sft", "preference", "online"]
     base_digest: str
     dataset_digest: str
     parent_digest: str | None = Field(default=None, description="the adapter this one was trained on from")
     section_digest: str
     method: str = Field(default="lora", description="how it was tuned, as the recipe names it")
+    objective: str | None = Field(default=None, description="what a later stage than fine-tuning strove for, with its numbers")
     config_changes: dict[str, Any] = Field(default_factory=dict, description="values of the base's config.json it was trained with")
     quantization: Literal["none", "nf4", "fp4", "int8"]
     double_quant: bool = Field(default=False, description="the 4-bit constants were quantised too")
@@ -171,6 +172,29 @@ class AdapterArtifact(Record):
     last_loss: float
     validation_loss: float | None
     processes: int = Field(default=1, description="how many trained it together; the same steps, rounded in another order")
+    first_margin: float | None = Field(default=None, description="by how much preferred answers were ahead at first")
+    last_margin: float | None = None
+    first_reward: float | None = Field(default=None, description="mean reward of the answers to the first logged step's prompts")
+    last_reward: float | None = None
+    files: tuple[FileDigest, ...]
+
+
+class RewardArtifact(Record):
+    """A trained reward model: an adapter and a head that gives an answer one number."""
+
+    base_digest: str
+    dataset_digest: str
+    parent_digest: str = Field(description="the adapter it was trained on from")
+    section_digest: str
+    config_changes: dict[str, Any] = Field(default_factory=dict, description="values of the base's config.json it was trained with")
+    quantization: Literal["none", "nf4", "fp4", "int8"]
+    double_quant: bool
+    trainable_parameters: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    held_out_pairs: int
+    held_out_accuracy: float = Field(ge=0, le=1, description="share of the held-back pairs that it puts in order")
     files: tuple[FileDigest, ...]
 
 

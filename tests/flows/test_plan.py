@@ -8,6 +8,7 @@ from flows.errors import RecipeError
 from flows.plan import check_files, make_plan
 from flows.recipe import load_recipe
 from tests.fakes_flows import recipe_values, write_recipe
+from tests.fakes_suites import PROMPT, many_prompts, write_suite
 
 
 def test_what_cannot_be_evaluated_is_found_all_at_once(tmp_path: Path) -> None:
@@ -40,3 +41,37 @@ def test_the_plan_says_what_each_process_does(tmp_path: Path) -> None:
     (processes,) = [each for each in plan.resolved if each.key == "processes"]
     assert (processes.value, plan.training.rows_per_step) == ("4", 16)
     assert "2 × 2 rows of a step" in processes.because
+
+
+def test_a_plan_says_how_preferences_and_rewards_are_learned_from(tmp_path: Path) -> None:
+    values = recipe_values() | {
+        "preference": {"loss": "robust", "reference": "base"},
+        "reward": {"min_accuracy": 0.7},
+        "online": {"method": "rloo", "reward": "model", "prompts": "practice", "batch_size": 3},
+    }
+    values["model"]["base"] = "embedded:smollm2-135m-instruct"
+    values["data"]["preferences"] = [{"path": "pairs.jsonl"}]
+
+    said = {each.key: f"{each.value}; {each.because}" for each in make_plan(load_recipe(write_recipe(tmp_path, values))).resolved}
+
+    assert said["preference stage"] == (
+        "dpo, loss robust, beta 0.1, sft_weight 0, label_smoothing 0.1; data.preferences; held to the base model without an adapter"
+    )
+    assert said["reward model"] == "1 epochs of the pairs; measured on 0.1 of the pairs, refused below 70% in order"
+    assert said["online stage"] == (
+        "rloo, rewarded by model, 4 answers, beta 0.05; each step answers 3 prompts of practice, 64 tokens at most"
+    )
+
+
+def test_prompts_that_are_not_to_be_learned_from_are_found_before_anything_runs(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, recipe_values() | {"online": {"prompts": "practice"}})
+    write_suite(tmp_path / "practice", prompts=[*many_prompts(1), PROMPT | {"id": "own", "topic": "sleep", "prompt": "How long?"}])
+
+    with pytest.raises(RecipeError) as caught:
+        check_files(load_recipe(path))
+
+    assert caught.value.problems == (
+        "small/p0 is the same as a prompt of online.prompts (small)",
+        "small/p0 is the same as a prompt of online.prompts (small)",
+        "no rule holds for prompt own of online.prompts: every answer to it would be worth the same",
+    )

@@ -112,6 +112,30 @@ def one_engine_but_speeds_compared(values: Values) -> None:
     values["gate"]["must_not_regress"] = {"latency_p95_s": {"by_ratio": 0.5}}
 
 
+def reward_for_nothing(values: Values) -> None:
+    preferences_without_section(values)
+    values["reward"] = {}
+
+
+def reward_from_labels(values: Values) -> None:
+    reward_for_nothing(values)
+    values |= {"preference": {"method": "kto"}, "purpose": "experiment"}
+
+
+def rewarded_by_no_model(values: Values) -> None:
+    values["online"] = {"reward": "model", "prompts": "practice"}
+
+
+def rewarded_on_the_gates_prompts(values: Values) -> None:
+    values["online"] = {"prompts": "suite"}
+
+
+def held_to_weights_that_move(values: Values) -> None:
+    preferences_without_section(values)
+    values["preference"] = {"method": "kto"}
+    values["sft"]["also_train"] = ["norms"]
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -122,6 +146,11 @@ def one_engine_but_speeds_compared(values: Values) -> None:
         (compared_by_nobody, "gate.judge_win_rate needs a judge that compares; evaluation.judge is absent"),
         (compared_by_a_guard, "gate.judge_win_rate needs a judge that compares; evaluation.judge is llama_guard"),
         (one_engine_but_speeds_compared, "serving.change: recreate runs one engine at a time"),
+        (reward_for_nothing, "nothing uses the reward model: set online.reward: model, or purpose: experiment"),
+        (reward_from_labels, "a reward model learns from pairs, and with preference.method kto labelled answers may be among"),
+        (rewarded_by_no_model, "online.reward is model, but there is no `reward` section to train one"),
+        (rewarded_on_the_gates_prompts, "online.prompts is a suite that the model is judged by"),
+        (held_to_weights_that_move, "preference.method kto holds the model to a reference that is the same weights with another adapter"),
     ],
 )
 def test_sections_that_do_not_fit_together_are_refused(tmp_path: Path, change: Callable[[Values], None], fault: str) -> None:

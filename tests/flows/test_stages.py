@@ -14,6 +14,7 @@ from flows.stages import Finished, Line
 from serving.registry import Registry
 from serving.settings import Settings
 from tests.fakes_flows import ROW, QuickStages, open_small_line, printed, recipe_values, write_recipe
+from tests.fakes_suites import write_suite
 from training.data.accounting import Tally
 from training.data.held_apart import TRAIN_KEYS
 from training.data.leakage_keys import TrainKeys
@@ -23,7 +24,7 @@ from training.data.rows import Place
 from training.errors import DataError, RecordError
 from training.records import MergedModel
 
-NAMES = ["base", "prepare", "sft", "preference", "merge"]
+NAMES = ["base", "prepare", "sft", "preference", "reward", "online", "merge"]
 
 
 class Runs:
@@ -33,8 +34,9 @@ class Runs:
         self.folder, self.registry, self.settings = tmp_path / "recipe", registry, settings
         self.values = recipe_values()
         self.values["data"]["preferences"] = [{"path": "pairs.jsonl"}]
-        self.values["preference"] = {"beta": 0.1}
+        self.values |= {"preference": {"beta": 0.1}, "reward": {}, "online": {"reward": "model", "prompts": "practice"}}
         write_recipe(self.folder, self.values)
+        write_suite(self.folder / "practice")
         (self.folder / "pairs.jsonl").write_text("{}\n", encoding="utf-8")
 
     def line(self, quick: QuickStages) -> Line:
@@ -47,6 +49,8 @@ class Runs:
         base = stages.fetch_base(line)
         dataset = stages.prepare(line, base)
         adapter = stages.prefer(line, base, dataset, stages.sft(line, base, dataset))
+        reward = stages.teach_reward(line, base, dataset, adapter)
+        adapter = stages.reinforce(line, base, adapter, reward)
         return quick.ran, stages.merge(line, base, dataset, adapter), line
 
 
@@ -93,6 +97,19 @@ def change_preference(values: dict[str, Any], folder: Path) -> None:
     values["preference"]["beta"] = 0.2
 
 
+def change_reward(values: dict[str, Any], folder: Path) -> None:
+    values["reward"]["epochs"] = 2
+
+
+def change_online(values: dict[str, Any], folder: Path) -> None:
+    values["online"]["beta"] = 0.1
+
+
+def change_practice(values: dict[str, Any], folder: Path) -> None:
+    path = folder / "practice" / "prompts.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("Prompt 0?", "Prompt zero?"), encoding="utf-8")
+
+
 def change_merge(values: dict[str, Any], folder: Path) -> None:
     values["merge"]["max_new_tokens"] = 8
 
@@ -115,6 +132,9 @@ def change_gate(values: dict[str, Any], folder: Path) -> None:
         (change_length, ["prepare"]),
         (change_sft, ["sft"]),
         (change_preference, ["preference"]),
+        (change_reward, ["reward"]),
+        (change_online, ["online"]),
+        (change_practice, ["online"]),
         (change_merge, ["merge"]),
         (change_validation, ["prepare", "merge"]),  # rows that overlap its prompts are not trained on
         (change_gate, []),

@@ -10,9 +10,10 @@ from tests.fakes_training import TinyLine, sft_section
 from training.adapters import new_adapter, trainable_parameters
 from training.attention import register
 from training.builders import load_base
-from training.config import ModelSection, PreferenceSection, SftSection
+from training.config import ModelSection, SftSection
 from training.errors import ModelError
 from training.memory import memory_parts, plan_training, steps_for
+from training.preference_section import PreferenceSection
 from training.shapes import KNOWN_SHAPES, _shape, shape_from_config, shape_of, trainable_in
 from training.step_memory import kept_per_block
 

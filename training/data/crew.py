@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Literal
 
 from training.data.config import DataSection
+from training.data.formats import Stage as Stage
 from training.data.leakage import SuitePrompt
 from training.data.read_record import Read
 from training.data.refine import Measure, Refined, Refiner
 from training.data.sources import Source, SourceSection
 from training.errors import DataError
 
-Stage = Literal["sft", "dpo", "any"]
 MakeMeasure = Callable[[], Measure]
 
 _PR_SET_PDEATHSIG = 1

@@ -41,7 +41,7 @@ FORMAT_REASONS = frozenset(
 _KINDS: dict[Stage, tuple[type, ...]] = {
     "sft": (Conversation,),
     "dpo": (Pair,),
-    "kto": (Labelled,),
+    "kto": (Labelled, Pair),
     "any": (Conversation, Pair, Labelled),
 }
 _KIND_NAMES = {
@@ -51,8 +51,9 @@ _KIND_NAMES = {
 }
 _WANTED = {
     "sft": "supervised fine-tuning learns from every answer: list this file under `data.preferences`",
-    "dpo": "this stage learns from pairs (prompt, chosen, rejected): list conversations under `data.sft`, labelled rows under a KTO stage",
-    "kto": "this stage learns from labelled answers (messages and a true/false label): list other rows where they belong",
+    "dpo": "this stage learns from pairs (prompt, chosen, rejected): list conversations under `data.sft`; "
+    "labelled rows need `preference.method: kto`",
+    "kto": "this stage learns from labelled answers (messages and a true/false label) and from pairs: list conversations under `data.sft`",
 }
 
 

@@ -183,8 +183,8 @@ def _mix(gathered: Gathered, data: DataSection, wanted: Sequence[tuple[Stage, So
     )
     for_sft: list[int] = []
     for number in map(int, stays):
-        is_pair = wanted[gathered.rows[number].source][0] == "dpo"
-        (gathered.sides["preferences"] if is_pair else for_sft).append(number)
+        is_preference = wanted[gathered.rows[number].source][0] in ("dpo", "kto")
+        (gathered.sides["preferences"] if is_preference else for_sft).append(number)
     held_back = data.held_back([gathered.rows[number].question_key for number in for_sft])
     gathered.sides["validation"] += compress(for_sft, held_back)
     train = list(compress(for_sft, map(not_, held_back)))

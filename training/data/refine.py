@@ -102,7 +102,7 @@ class Refiner:
         return self._shown.mask([text]).texts[0]
 
     def refine(self, source: SourceSection, stage: str, rows: Sequence[Read]) -> Refined:
-        """Take rows of one source through every step; `stage` is what they are for, `sft`, `dpo` or `any`."""
+        """Take rows of one source through every step; `stage` is what they are for, `sft`, `dpo`, `kto` or `any`."""
         chunk = _Chunk(self, source.label, Refined())
         options = FormatOptions(format=source.format, tools=source.tools, stage=stage)  # type: ignore[arg-type]
         live = [row for row in (chunk.understood(read, options, self.data.balance.topic_field) for read in rows) if row is not None]

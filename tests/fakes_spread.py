@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from tests.fakes_training import TinyLine, sft_section
-from training.config import PreferenceSection
 from training.environment import die_with_parent
 from training.preference import train_preference
+from training.preference_section import PreferenceSection
 from training.progress import silent
 from training.ranks import leave
 from training.sft import train_sft

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from serving.slots import free_port
 from tests.fakes_training import TinyLine, sft_section
-from training.config import PreferenceSection, SftSection
+from training.config import SftSection
 from training.preference import train_preference
+from training.preference_section import PreferenceSection
 from training.progress import Progress, Report, silent
 from training.records import RECORD_NAME, AdapterArtifact
 from training.sft import train_sft

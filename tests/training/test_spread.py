@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.fakes_training import TinyLine, sft_section
-from training.config import PreferenceSection
 from training.preference import train_preference
+from training.preference_section import PreferenceSection
 from training.progress import silent
 from training.records import AdapterArtifact
 from training.sft import train_sft

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -52,6 +54,12 @@ class PrefectServer:
         states = {"operator": "and_", "state": {"name": {"not_any_": ["Scheduled"]}}}
         found = self.post("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "flow_runs": states, "sort": "START_TIME_ASC"})
         return list(found)
+
+    def storm(self, event: str, labels: Mapping[str, str], times: int) -> None:
+        """Tell it the same thing so many times at once."""
+        resource, now = {"prefect.resource.id": "tunegate.storm", **labels}, datetime.now(UTC).isoformat()
+        told = [{"id": str(uuid4()), "occurred": now, "event": event, "resource": resource} for _ in range(times)]
+        httpx.post(f"{self.url}/events", json=told, timeout=120).raise_for_status()
 
     def events(self, name: str) -> list[str]:
         """The releases that this event was told of."""

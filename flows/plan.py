@@ -31,6 +31,7 @@ from training.data.sources import SourceSection, open_source, size_bytes
 from training.devices import shared_out
 from training.errors import DataError
 from training.memory import TrainingPlan, plan_training
+from training.practice.rates import odd_rates
 from training.preference_section import PreferenceSection
 from training.shapes import ModelShape, shape_of
 
@@ -61,6 +62,7 @@ class Plan(BaseModel):
     base: str
     rows: int | None = Field(description="rows in the recipe's files, before any is dropped; null when a file is not there")
     resolved: tuple[Resolved, ...]
+    warnings: tuple[str, ...] = Field(description="what is allowed and unusual, a sentence each")
     training: TrainingPlan
     memory_of: str = Field(description="whose memory training is planned in")
     serving_bytes: int = Field(description="merged weights and the keys and values of max_num_seqs full-length requests")
@@ -90,6 +92,7 @@ def make_plan(recipe: Recipe) -> Plan:
         base=recipe.model.base,
         rows=rows,
         resolved=_resolved(recipe, shape, rows),
+        warnings=odd_rates(recipe.sft, recipe.preference),
         training=training,
         memory_of="one GPU" if gpu else "this machine, on CPU",
         serving_bytes=2 * shape.parameters() + kv_bytes,
@@ -119,6 +122,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     table.add_row("disk", f"{training.disk_bytes / _GB:.2f} GB", "base, both merges while they are compared, checkpoints")
     table.add_row("vLLM can serve it", "yes" if training.servable else "[red]no[/]", escape(training.servable_because))
     console.print(table)
+    for warning in plan.warnings:
+        console.print(f"\n[yellow]{escape(warning)}[/]", highlight=False)
 
 
 def check_files(recipe: Recipe) -> list[str]:

@@ -132,14 +132,6 @@ class SftSection(Section):
         """What is known about the method."""
         return METHODS[self.method]
 
-    @property
-    def odd_learning_rate(self) -> str | None:
-        """A sentence when the learning rate lies far outside what is known to work for the method."""
-        low, high = self.tuning.rates
-        if low <= self.learning_rate <= high:
-            return None
-        return f"learning_rate {self.learning_rate:g} is unusual for {self.method}, which is known to work from {low:g} to {high:g}"
-
     @field_validator("target_modules")
     @classmethod
     def _modules_can_be_served(cls, modules: tuple[str, ...]) -> tuple[str, ...]:

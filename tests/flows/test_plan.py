@@ -1,11 +1,13 @@
 """What `tunegate validate` finds before any hour of training."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flows.errors import RecipeError
-from flows.plan import check_files, make_plan
+from flows.plan import check_files, make_plan, show_plan
 from flows.recipe import load_recipe
 from tests.fakes_flows import recipe_values, write_recipe
 from tests.fakes_suites import PROMPT, many_prompts, write_suite
@@ -75,3 +77,17 @@ def test_prompts_that_are_not_to_be_learned_from_are_found_before_anything_runs(
         "small/p0 is the same as a prompt of online.prompts (small)",
         "no rule holds for prompt own of online.prompts: every answer to it would be worth the same",
     )
+
+
+def test_a_learning_rate_of_another_method_is_said_before_any_hour_of_training(tmp_path: Path) -> None:
+    values = recipe_values()
+    values["model"]["base"] = "embedded:smollm2-135m-instruct"
+    values["sft"] |= {"learning_rate": 0.05}
+    plan = make_plan(load_recipe(write_recipe(tmp_path, values)))
+
+    printed = StringIO()
+    show_plan(Console(file=printed, width=400), plan)
+
+    (warning,) = plan.warnings
+    assert warning.startswith("sft.learning_rate 0.05 is above the range in which qlora is known to work, 1e-05 to 0.003")
+    assert warning in printed.getvalue()

@@ -180,13 +180,6 @@ def test_keys_of_another_method_are_refused_by_name_all_at_once() -> None:
     assert all(part in str(caught.value) for part in ("`alpha`", "`virtual_tokens`", "p_tuning", "remove `quantization`"))
 
 
-@pytest.mark.parametrize(
-    ("method", "rate", "odd"), [("full", 2e-4, False), ("full", 2e-3, True), ("lora", 2e-4, False), ("ia3", 1e-6, True)]
-)
-def test_a_learning_rate_far_from_what_is_known_to_work_is_said(method: Name, rate: float, odd: bool) -> None:
-    assert (SftSection(method=method, learning_rate=rate).odd_learning_rate is not None) is odd
-
-
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
 def test_a_stretched_context_is_trained_and_served_with_the_same_positions(tiny: TinyLine, tmp_path: Path, kind: str) -> None:
     model = ModelSection.model_validate({**tiny.model.model_dump(), "rope_scaling": {"type": kind, "factor": 2}})

@@ -48,6 +48,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home, self.port = folder, folder / "home", free_port()
+        self.started = list[subprocess.Popen[str]]()
         self.registry = Registry(f"sqlite:///{self.home / 'registry.db'}")
         self.champion = champion(self.registry, digest=write_model(folder / "a", "first"), folder=folder / "a")
         _, self.secret = self.registry.create_key("test", [Scope.INFER])
@@ -55,7 +56,9 @@ class Site:
     def start(self, *flags: str, port: int | None = None) -> subprocess.Popen[str]:
         own = {"HOME": self.home, "PORT": port or self.port, "DRAIN_S": 5, "RECONCILE_S": 0.1, "RESTART_FIRST_S": 0.1}
         env = {**os.environ, "PYTHONPATH": str(ROOT), **{f"TUNEGATE_{name}": str(value) for name, value in own.items()}}
-        return subprocess.Popen([sys.executable, "-c", SERVE, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen([sys.executable, "-c", SERVE, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        self.started.append(server)
+        return server
 
     @contextmanager
     def serving(self, *flags: str) -> Iterator[subprocess.Popen[str]]:
@@ -108,6 +111,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
     opened = Site(tmp_path)
     yield opened
     opened.registry.close()
+    for server in opened.started:
+        server.kill()
+        server.wait()
 
 
 def test_a_request_reaches_the_champion_and_the_metrics_page_knows_it(site: Site) -> None:
@@ -217,7 +223,7 @@ def test_a_killed_server_leaves_no_engine_and_the_next_one_starts_at_once(site: 
 def test_a_second_server_is_refused_and_the_first_goes_on(site: Site) -> None:
     with site.serving() as server:
         second = site.start(port=free_port())
-        _, message = second.communicate(timeout=20)
+        _, message = second.communicate(timeout=60)
         assert second.returncode == 1
         assert f"a server already looks after this registry: process {server.pid}" in message
         assert asyncio.run(ask(site.port, site.secret))[0] == 200
@@ -226,7 +232,7 @@ def test_a_second_server_is_refused_and_the_first_goes_on(site: Site) -> None:
 def test_a_port_in_use_is_named_with_its_setting_and_nothing_is_left_behind(site: Site) -> None:
     with listen("127.0.0.1", site.port):
         server = site.start()
-        _, message = server.communicate(timeout=20)
+        _, message = server.communicate(timeout=60)
     assert server.returncode == 1
     assert f"port {site.port} on 127.0.0.1 is taken" in message
     assert "TUNEGATE_PORT" in message

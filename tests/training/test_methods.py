@@ -15,6 +15,7 @@ from training.builders import load_base, load_tokenizer, settle
 from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.context import config_changes
+from training.devices import Ranks
 from training.errors import MergeError, ModelError
 from training.fold import fold
 from training.methods import METHODS, Name
@@ -80,7 +81,7 @@ def build(line: TinyLine, section: SftSection, steps: int = 12) -> Any:
 def trainer_of(line: TinyLine, adapted: Any, section: SftSection, out: Path) -> tuple[AnswerTrainer, CheckpointFolder]:
     checkpoints = CheckpointFolder(out / "checkpoints", "test")
     rows = read_prepared(line.dataset_dir / TRAIN)
-    return AnswerTrainer(adapted, section, load_tokenizer(Path(line.base.folder)), rows, Watch(silent, checkpoints)), checkpoints
+    return AnswerTrainer(adapted, section, load_tokenizer(Path(line.base.folder)), rows, Watch(silent, checkpoints), Ranks()), checkpoints
 
 
 def test_every_method_is_tried_below() -> None:

@@ -1,8 +1,8 @@
 """Online reinforcement learning: the model answers prompts, and moves towards those of its answers that were rewarded more.
 
 TRL's GRPO and RLOO trainers; what an answer is worth is a function that is handed in, for rules belong to the evaluation, and training
-must not know them. PPO is not offered: the TRL this is built on carries it no more. Answers are sampled anew for every step from the
-generators that a checkpoint holds, so a run that was killed goes on with the same answers. Next: `online_section.py`.
+must not know them. PPO is not offered: the TRL this is built on carries it no more. A run that was killed goes on from its checkpoint's
+weights, but not to the same numbers: the trainers' sampler of prompts begins anew. Next: `online_section.py`.
 """
 
 import time

@@ -1,19 +1,22 @@
-"""A reward model puts answers in order, and online learning moves an adapter towards what is rewarded, on a real, tiny model."""
+"""A reward model puts answers in order, and online learning asks for rewards and moves an adapter, on a real, tiny model."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.fakes_training import QUESTIONS, TinyLine, sft_section
-from training.errors import InputError
+from tests.fakes_training import QUESTIONS, TinyLine, sft_section, write_jsonl
+from training.data.config import DataSection
+from training.errors import InputError, TrainingError
 from training.measure import ValidationPrompt
 from training.online import train_online
 from training.online_section import OnlineSection, RewardSection
-from training.prepare import PREFERENCES, read_prepared
-from training.progress import Report, silent
+from training.prepare import PREFERENCES, prepare_dataset, read_prepared
+from training.progress import Progress, Report, silent
 from training.records import AdapterArtifact, RewardArtifact
 from training.reward_model import HEAD, load_reward, train_reward
 from training.rewarding import Answered, Rewarding
@@ -48,6 +51,36 @@ def learn(tiny: TinyLine, parent: Parent, out: Path, rewards: Any = evenness, re
     return train_online(tiny.model, section, online, tiny.base, PROMPTS, rewarding, *parent, out, report)
 
 
+@dataclass(frozen=True)
+class Learned:
+    """A whole run of eight steps, and what was asked of the reward."""
+
+    method: str
+    folder: Path
+    artifact: AdapterArtifact
+    asked: list[Answered]
+
+
+@pytest.fixture(scope="module", params=["grpo", "rloo"])
+def learned(request: pytest.FixtureRequest, tiny: TinyLine, parent: Parent, tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    asked: list[Answered] = []
+
+    def listening(answers: Sequence[Answered]) -> list[float | None]:
+        asked.extend(answers)
+        return evenness(answers)
+
+    folder = tmp_path_factory.mktemp(request.param)
+    return Learned(request.param, folder, learn(tiny, parent, folder, listening, method=request.param, epochs=4), asked)
+
+
+def stopped_at(step: int) -> Report:
+    def press_ctrl_c(progress: Progress) -> None:
+        if progress.done == step:
+            raise KeyboardInterrupt
+
+    return press_ctrl_c
+
+
 def test_a_reward_model_puts_pairs_in_order_that_it_has_not_seen_and_reads_back_as_it_was(
     tiny: TinyLine, parent: Parent, tmp_path: Path
 ) -> None:
@@ -62,6 +95,57 @@ def test_a_reward_model_puts_pairs_in_order_that_it_has_not_seen_and_reads_back_
     assert (artifact.held_out_accuracy, artifact.held_out_pairs > 0) == (1.0, True)
     assert all(better > worse for better, worse in zip(chosen, rejected, strict=True))
     assert all(not before[name].equal(after[name]) for name in before)
+
+
+def test_a_reward_model_that_was_stopped_ends_as_the_very_same(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
+    whole = teach(tiny, parent, tmp_path / "whole", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        teach(tiny, parent, tmp_path / "stopped", stopped_at(4), epochs=2)
+    heard: list[Progress] = []
+
+    resumed = teach(tiny, parent, tmp_path / "stopped", heard.append, epochs=2)
+
+    assert heard[0].done == 3
+    assert resumed.digest == whole.digest
+
+
+def test_a_reward_model_that_does_not_tell_answers_apart_is_refused(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
+    """Which of two answers is preferred is tossed up by the number of the question: no model can tell."""
+    good, bad = "See a doctor today.", "Wait and see."
+    rows = [
+        {"prompt": question, "chosen": (good, bad)[number % 2], "rejected": (bad, good)[number % 2]}
+        for number, question in enumerate(QUESTIONS[:12])
+    ]
+    path = write_jsonl(tmp_path / "preferences.jsonl", rows)
+    data = DataSection.model_validate({**tiny.data.model_dump(), "preferences": [{"path": path}], "duplicates": {"near": False}})
+    dataset = prepare_dataset(tiny.model, data, tiny.base, tmp_path / "rows", silent)
+    section = REWARD.model_copy(update={"min_accuracy": 1.0, "epochs": 0.5})
+
+    with pytest.raises(TrainingError, match=r"held-back pairs in order, `reward\.min_accuracy` is 100%"):
+        train_reward(tiny.model, sft_section(), section, tiny.base, tmp_path / "rows", dataset, *parent, tmp_path / "out", silent)
+
+
+def test_the_whole_adapter_moves_and_nothing_else_is_written(learned: Learned, parent: Parent) -> None:
+    artifact = learned.artifact
+
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (parent[0], learned.folder))
+    assert artifact.first_reward is not None
+    assert artifact.last_reward is not None
+    assert (artifact.stage, artifact.parent_digest, artifact.steps) == ("online", parent[1].digest, 8)
+    assert before.keys() == after.keys()
+    assert all(not before[name].equal(after[name]) for name in before)
+
+
+def test_each_step_asks_for_the_rewards_of_a_groups_answers_to_each_prompt(learned: Learned) -> None:
+    counts = Counter(answer.prompt_id for answer in learned.asked)
+
+    assert counts == {prompt.id: 4 * 8 for prompt in PROMPTS}  # four epochs, eight answers in each
+    assert all(1 <= len(answer.answer_ids) <= 4 for answer in learned.asked)
+
+
+def test_a_reward_that_never_differs_is_refused(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="in 1 steps all answers to a prompt got the same reward"):
+        learn(tiny, parent, tmp_path, lambda answers: [1.0] * len(answers), batch_size=8)
 
 
 def test_fewer_prompts_than_a_step_takes_are_refused(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:

@@ -1,21 +1,31 @@
 """Every way to learn from preferences, trained for a few steps on a real, tiny model."""
 
+from collections.abc import Mapping
+from math import log
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.fakes_training import QUESTIONS, TinyLine, sft_section, write_jsonl
+from training.adapters import load_adapter
+from training.builders import load_base
+from training.checkpoints import CheckpointFolder
 from training.data.config import DataSection
 from training.errors import DataError, InputError
 from training.preference import train_preference
 from training.preference_methods import PREFERENCES
 from training.preference_section import PreferenceSection
-from training.prepare import prepare_dataset
+from training.preference_trainers import PairTrainer
+from training.prepare import PREFERENCES as PREFERENCE_ROWS
+from training.prepare import prepare_dataset, read_prepared
 from training.progress import Progress, Report, silent
 from training.records import AdapterArtifact, DatasetManifest
 from training.sft import train_sft
+from training.tokenizer import load_tokenizer
+from training.watch import Watch
 
 NEAR = 0.02  # of the loss before the first step: both answers are as likely as under the reference, but for the rounding of bf16
 Parent = tuple[Path, AdapterArtifact]
@@ -60,7 +70,69 @@ def test_each_method_moves_the_adapter_and_nothing_else_towards_the_preferred_an
     assert artifact.last_margin > artifact.first_margin
 
 
-@pytest.mark.parametrize("method", ["dpo"])
+# At first no answer has moved from the reference: every log-ratio is 0. β is 0.1, label smoothing ε is 0.1, of exo_pair 0.001.
+FIRST_LOSSES: Mapping[str, float] = {
+    "sigmoid": log(2),
+    "sigmoid_norm": log(2),
+    "hinge": 1.0,
+    "ipo": (1 / (2 * 0.1)) ** 2,
+    "robust": ((1 - 0.1) * log(2) - 0.1 * log(2)) / (1 - 2 * 0.1),
+    "exo_pair": 0.5 * (log(0.5) - log(1 - 1e-3)) + 0.5 * (log(0.5) - log(1e-3)),
+    "nca_pair": 2 * log(2),
+    "bco_pair": 2 * log(2),
+    "sppo_hard": 2 * (0.5 / 0.1) ** 2,
+    "aot": log(2),
+    "aot_unpaired": log(2),
+    "apo_zero": 1.0,
+    "apo_down": 1.0,
+    "discopop": 0.5 * log(2) + 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny: TinyLine, parent: Parent) -> Any:
+    return load_adapter(load_base(Path(tiny.base.folder), sft_section().quantization), parent[0], trainable=True).train()
+
+
+@pytest.mark.parametrize("loss", PREFERENCES["dpo"].losses)
+def test_each_loss_of_dpo_starts_where_its_formula_says_and_falls_towards_a_wider_margin(
+    tiny: TinyLine, adapted: Any, tmp_path: Path, loss: str
+) -> None:
+    """DiscoPOP was found by a search and is not monotonous: at a margin of 0 its slope is 1/4τ (1 - ln 2) - 3/4, which is above 0."""
+    tuned = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    before = {name: parameter.detach().clone() for name, parameter in tuned.items()}
+    watch = Watch(silent, CheckpointFolder(tmp_path / "checkpoints", "inputs"))
+    tokenizer, rows = load_tokenizer(Path(tiny.base.folder)), read_prepared(tiny.dataset_dir / PREFERENCE_ROWS)
+    trainer = PairTrainer(adapted, sft_section(), section(loss=loss), tokenizer, rows, watch)
+    batch = next(iter(trainer.get_train_dataloader()))
+
+    first = trainer.compute_loss(adapted, batch)
+    first.backward()
+    slopes = {name: parameter.grad for name, parameter in tuned.items() if parameter.grad is not None}
+    length = sum(float(slope.square().sum()) for slope in slopes.values()) ** 0.5
+    with torch.no_grad():
+        for name, slope in slopes.items():
+            tuned[name] -= 0.01 * slope / length
+        trainer.compute_loss(adapted, batch)
+    margins = trainer._metrics["train"]["rewards/margins"]
+    adapted.delete_adapter("ref")
+    adapted.zero_grad()
+    for name, values in before.items():
+        tuned[name].data.copy_(values)
+
+    assert float(first) == pytest.approx(FIRST_LOSSES[loss], rel=NEAR)
+    assert abs(margins[1] - margins[0]) > 1e-3
+    assert (margins[1] > margins[0]) == (loss != "discopop")
+
+
+def test_the_preferred_answers_cross_entropy_is_added_by_its_weight(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
+    plain, added = (tune(tiny, parent, tmp_path / str(weight), section(sft_weight=weight, epochs=0.3)).first_loss for weight in (0.0, 2.0))
+
+    assert plain == pytest.approx(log(2), rel=NEAR)
+    assert added > plain + 0.05
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_a_stopped_run_goes_on_and_ends_with_the_very_same_adapter(tiny: TinyLine, parent: Parent, tmp_path: Path, method: str) -> None:
     def press_ctrl_c(progress: Progress) -> None:
         if progress.done == 5:
@@ -83,6 +155,22 @@ def test_a_parent_of_another_base_model_is_refused(tiny: TinyLine, parent: Paren
 
     with pytest.raises(InputError, match="was trained on base model 000000000000"):
         tune(tiny, (parent[0], other), tmp_path, section())
+
+
+def test_kto_learns_from_labelled_answers(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": question, "completion": answer, "label": wanted}
+        for question in QUESTIONS[:6]
+        for answer, wanted in (("See a doctor today.", True), ("Wait and see.", False))
+    ]
+    data = _data(tiny, tmp_path, rows)
+    dataset = prepare_dataset(tiny.model, data, tiny.base, tmp_path / "rows", silent, preferred="kto")
+
+    artifact = tune(tiny, parent, tmp_path / "out", section(method="kto"), dataset=(tmp_path / "rows", dataset))
+
+    assert dataset.preference_rows == 12
+    assert artifact.last_margin is not None
+    assert artifact.last_margin > 0.01
 
 
 def test_labelled_answers_are_no_pairs_and_the_row_is_named(tiny: TinyLine, tmp_path: Path) -> None:

@@ -21,9 +21,8 @@ from training.builders import on_gpu
 from training.config import SftSection
 from training.errors import ModelError
 from training.stacked import stack_projections
+from training.updates import ADAPTER_CONFIG, WHOLE_WEIGHTS
 
-WHOLE_WEIGHTS = "weights.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 _PEFT_PREFIX = "base_model.model."
 _CAUSAL = peft.TaskType.CAUSAL_LM
 _ADALORA_START, _ADALORA_END = 0.1, 0.3  # shares of the steps before ranks move, and after they have settled

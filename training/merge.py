@@ -2,7 +2,8 @@
 
 An adapter trained over NF4-rounded weights has learned to correct that rounding too. Folding it into the original bf16
 weights gives another model than the one that was trained, and not always a worse one; so both are made and judged.
-The judge of answers is passed in. Next: `certificate.py`, the choice; then the merged model goes to `serving`.
+A merge that was killed keeps the shards it had finished. The judge of answers is passed in.
+Next: `certificate.py`, the choice; then the merged model goes to `serving`.
 """
 
 import os
@@ -13,15 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from training.adapters import load_adapter
-from training.atomic import new_folder, require_space, sync_tree
+from training.atomic import require_space, sync_tree
 from training.builders import dequantised_weights, load_base, settle
 from training.certificate import certify
 from training.config import MergeSection, QuantizationSection
 from training.errors import InputError
-from training.fold import fold
+from training.fold import Weight, fold
 from training.measure import AnswerTokens, Judge, ValidationPrompt, count_passes, divergence, read_answers
 from training.prepare import VALIDATION, read_prepared
 from training.progress import Progress, Report
@@ -29,14 +28,15 @@ from training.records import (
     AdapterArtifact,
     BaseModelRecord,
     DatasetManifest,
+    FileDigest,
     MergedModel,
     MergeMeasurement,
     MergeVariant,
-    digest_files,
+    digest_of,
     verify_files,
 )
 from training.tokenizer import load_tokenizer
-from training.updates import Update, read_updates
+from training.updates import read_updates
 
 _CANDIDATES = "candidates"
 _ROUNDED: dict[str, MergeVariant] = {"nf4": "nf4_base", "fp4": "fp4_base", "int8": "int8_base"}
@@ -66,13 +66,12 @@ def merge_adapter(
         verify_files(folder, files)
     settle(0)
     require_space(out, 3 * sum(file.size_bytes for file in base.files))
-    shutil.rmtree(out / _CANDIDATES, ignore_errors=True)
     bench = _Bench(section, base, read_prepared(dataset_dir / VALIDATION, section.max_validation_rows), prompts, judge, report)
     trained, variants = _fold_all(bench, adapter_dir, adapter, out / _CANDIDATES)
-    measurements = tuple(bench.measure(variant, load_base(folder, None)) for variant, folder in variants.items())
+    measurements = tuple(bench.measure(variant, load_base(out / _CANDIDATES / variant, None)) for variant in variants)
     certificate = certify(trained, measurements)
-    for path in sorted(variants[certificate.chosen].iterdir()):
-        os.replace(path, out / path.name)
+    for file in variants[certificate.chosen]:
+        os.replace(out / _CANDIDATES / certificate.chosen / file.path, out / file.path)
     shutil.rmtree(out / _CANDIDATES)
     sync_tree(out)
     merged = MergedModel(
@@ -81,38 +80,28 @@ def merge_adapter(
         base_digest=base.digest,
         adapter_digest=adapter.digest,
         certificate=certificate,
-        files=digest_files(out),
+        files=variants[certificate.chosen],
     )
     merged.write(out)
     return merged
 
 
-def _fold_all(bench: "_Bench", adapter_dir: Path, adapter: AdapterArtifact, out: Path) -> tuple[MergeMeasurement, dict[MergeVariant, Path]]:
-    """Measure the model as trained, and write a merge for each kind of base weights it could be folded into."""
+def _fold_all(
+    bench: "_Bench", adapter_dir: Path, adapter: AdapterArtifact, out: Path
+) -> tuple[MergeMeasurement, dict[MergeVariant, tuple[FileDigest, ...]]]:
+    """Measure the model as trained, and write a merge for each kind of base weights it could be folded into, below `out`."""
     base = Path(bench.base.folder)
     updates = read_updates(adapter_dir)
     model = load_base(base, adapter_quantization(adapter), config_changes=adapter.config_changes)
     # Taken before any forward: on a CPU, bitsandbytes could not unpack its weights afterwards.
-    weights: dict[MergeVariant, Callable[[str, torch.Tensor], torch.Tensor]] = {"bf16_base": lambda name, tensor: tensor}
+    weights: dict[MergeVariant, Weight] = {"bf16_base": lambda name, tensor: tensor}
     if adapter.quantization != "none":
         weights[_ROUNDED[adapter.quantization]] = dequantised_weights(model)
-    variants: dict[MergeVariant, Path] = {}
+    variants: dict[MergeVariant, tuple[FileDigest, ...]] = {}
     for variant, weight in weights.items():
-        variants[variant] = _write(base, updates, out / variant, weight, bench.report, adapter.config_changes)
+        inputs = digest_of([bench.base.digest, adapter.digest, variant])
+        variants[variant] = fold(base, updates, out / variant, weight, bench.shards_of(variant), adapter.config_changes, inputs)
     return bench.measure("trained", load_adapter(model, adapter_dir, trainable=False)), variants
-
-
-def _write(
-    base: Path,
-    updates: dict[str, Update],
-    folder: Path,
-    weight: Callable[[str, torch.Tensor], torch.Tensor],
-    report: Report,
-    config_changes: dict[str, Any],
-) -> Path:
-    with new_folder(folder) as partial:
-        fold(base, updates, partial, weight, lambda done, total: report(Progress(done, total, "tensors", folder.name)), config_changes)
-    return folder
 
 
 def adapter_quantization(adapter: AdapterArtifact) -> QuantizationSection | None:
@@ -138,6 +127,10 @@ class _Bench:
         self.tokenizer = load_tokenizer(Path(base.folder))
         self.trained: AnswerTokens | None = None
         self.done = 0
+
+    def shards_of(self, variant: MergeVariant) -> Callable[[int, int], None]:
+        """What a fold tells its progress to."""
+        return lambda done, total: self.report(Progress(done, total, "tensors", variant))
 
     def measure(self, variant: MergeVariant | Literal["trained"], model: Any) -> MergeMeasurement:
         """Measure one model against the first one that was measured: the model as trained."""

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.adapters import ADAPTER_CONFIG, WHOLE_WEIGHTS
 from training.bottleneck import WEIGHTS as BOTTLENECK_WEIGHTS
 from training.errors import MergeError
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # as peft names them
+WHOLE_WEIGHTS = "weights.safetensors"
 _PREFIX = "base_model.model."
 # Settings of peft that change the formulas above; folding such an adapter in by them would be wrong.
 _UNKNOWN_FORMULAS = ("modules_to_save", "fan_in_fan_out", "lora_bias", "layer_replication", "use_qalora", "alora_invocation_tokens")
@@ -34,8 +34,8 @@ class Update(Protocol):
     def check(self, name: str, weight: Tensor) -> None:
         """Raises: MergeError when it does not fit this weight."""
 
-    def apply(self, weight: Tensor) -> Tensor:
-        """The new weight in fp32, from the old one in fp32."""
+    def apply(self, weight: Tensor, rows: slice) -> Tensor:
+        """These rows of the new weight in fp32, from the old ones in fp32."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class LowRank:
     def check(self, name: str, weight: Tensor) -> None:
         _require_shape(name, weight, (self.up.shape[0], self.down.shape[1]))
 
-    def apply(self, weight: Tensor) -> Tensor:
-        new = weight + (self.up.float() @ self.down.float()).to(weight.device) * self.scale
+    def apply(self, weight: Tensor, rows: slice) -> Tensor:
+        new = (self.up[rows].float() @ self.down.float()).mul_(self.scale).add_(weight)
         if self.lengths is None:
             return new
-        factors: Tensor = self.lengths.float().to(weight.device) / torch.linalg.vector_norm(new, dim=1)
-        return new * factors[:, None]
+        factors: Tensor = self.lengths[rows].float() / torch.linalg.vector_norm(new, dim=1)
+        return new.mul_(factors[:, None])
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Scaled:
         rows, columns = self.factors.shape
         _require_shape(name, weight, (rows if columns == 1 else weight.shape[0], columns if rows == 1 else weight.shape[1]))
 
-    def apply(self, weight: Tensor) -> Tensor:
-        return weight * self.factors.float().to(weight.device)
+    def apply(self, weight: Tensor, rows: slice) -> Tensor:
+        return weight * (self.factors if len(self.factors) == 1 else self.factors[rows]).float()
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Replaced:
     def check(self, name: str, weight: Tensor) -> None:
         _require_shape(name, weight, tuple(self.tensor.shape))
 
-    def apply(self, weight: Tensor) -> Tensor:
-        return self.tensor.float().to(weight.device)
+    def apply(self, weight: Tensor, rows: slice) -> Tensor:
+        return self.tensor[rows].float()
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
@@ -147,8 +147,8 @@ class _Stacked:
     def check(self, name: str, weight: Tensor) -> None:
         _require_shape(name, weight[0], (self.each[0].up.shape[0], self.each[0].down.shape[1]))
 
-    def apply(self, weight: Tensor) -> Tensor:
-        return torch.stack([one.apply(part) for one, part in zip(self.each, weight, strict=True)])
+    def apply(self, weight: Tensor, rows: slice) -> Tensor:
+        return torch.stack([one.apply(part, slice(None)) for one, part in zip(self.each[rows], weight, strict=True)])
 
 
 def _peft_updates(folder: Path) -> dict[str, Update]:

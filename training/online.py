@@ -1,10 +1,12 @@
 """Online reinforcement learning: the model answers prompts, and moves towards those of its answers that were rewarded more.
 
 TRL's GRPO and RLOO trainers; what an answer is worth is a function that is handed in, for rules belong to the evaluation, and training
-must not know them. PPO is not offered: the TRL this is built on carries it no more. A run that was killed goes on from its checkpoint's
-weights, but not to the same numbers: the trainers' sampler of prompts begins anew. Next: `online_section.py`.
+must not know them. PPO is not offered: the TRL this is built on carries it no more. The order of the prompts is laid down for the whole
+run beforehand: the trainers' own sampler begins anew when a run is resumed. Next: `online_section.py`.
 """
 
+import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -31,7 +33,7 @@ from training.tokenizer import load_tokenizer
 from training.trained import TrainedCheckpoints
 from training.watch import Watch, losses
 
-_INHERITED = ("learning_rate", "epochs", "gradient_accumulation")
+_INHERITED = ("learning_rate", "gradient_accumulation")
 
 
 def train_online(
@@ -56,13 +58,14 @@ def train_online(
     _require_usable(online, base, parent, len(prompts))
     verify_files(parent_dir, parent.files)
     # A pass of the trainer counts answers, the recipe counts prompts.
-    passes = {key: getattr(online, key) for key in _INHERITED} | {"batch_size": online.batch_size * online.answers_per_prompt}
+    passes = {key: getattr(online, key) for key in _INHERITED}
+    passes |= {"batch_size": online.batch_size * online.answers_per_prompt, "epochs": 1.0}
     merged_section = sft.model_copy(update={**passes, "neftune_alpha": 0.0})
     settle(sft.seed)
     trusted, changes = model.trust_remote_code, parent.config_changes
     weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=changes)
     adapted, tokenizer = load_adapter(weights, parent_dir, trainable=True), load_tokenizer(Path(base.folder))
-    trained, rows = trainable_parameters(adapted), _rows(tokenizer, prompts)
+    trained, rows = trainable_parameters(adapted), _in_order(_rows(tokenizer, prompts), online.epochs, sft.seed)
     section_digest = digest_of([online.digest, merged_section.digest, rewarding.digest, digest_of(rows)])
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, parent.digest, section_digest]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
@@ -131,6 +134,7 @@ def _trainer(
         temperature=online.temperature,
         beta=online.beta,
         disable_dropout=True,
+        shuffle_dataset=False,
     )
     trainer = kind(
         model=adapted,
@@ -153,6 +157,13 @@ def _rows(tokenizer: Any, prompts: Sequence[ValidationPrompt]) -> list[dict[str,
         }
         for prompt in prompts
     ]
+
+
+def _in_order(rows: Sequence[dict[str, Any]], epochs: float, seed: int) -> list[dict[str, Any]]:
+    """The prompts of all epochs, each in an order of its own."""
+    shuffler = random.Random(seed)  # noqa: S311 - an order, not a secret
+    ordered = [row for _ in range(math.ceil(epochs)) for row in shuffler.sample(rows, len(rows))]
+    return ordered[: round(len(rows) * epochs)]
 
 
 def _rewards_for_trl(rewarding: Rewarding) -> Callable[..., Sequence[float | None]]:

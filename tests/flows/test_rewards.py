@@ -7,10 +7,18 @@ import pytest
 from evaluation.rules import RuleResult, Severity
 from evaluation.suite import load_suite
 from flows.errors import RecipeError
+from flows.recipe import load_recipe
 from flows.rewards import require_prompts, reward_by_model, reward_by_rules, worth
+from flows.stage_process import StageRequest, run_stage
+from tests.fakes_flows import recipe_values, write_recipe
+from tests.fakes_suites import PROMPT, write_suite
+from tests.fakes_training import QUESTIONS, TinyLine, sft_section
 from tests.repository.checkout import ROOT
 from training.data.leakage import SuitePrompt
+from training.progress import silent
+from training.records import AdapterArtifact
 from training.rewarding import Answered
+from training.sft import train_sft
 
 SUITE = ROOT / "flows" / "recipes" / "clinic_en" / "suite"
 
@@ -67,3 +75,43 @@ def test_a_prompt_that_no_rule_holds_for_is_refused_only_where_rules_reward() ->
     require_prompts(few, [], by_rules=False)
     with pytest.raises(RecipeError, match="every answer to it would be worth the same"):
         require_prompts(few, [], by_rules=True)
+
+
+RULES = """
+version: 1
+rules:
+  - id: says-doctor
+    severity: major
+    why: Somebody has to look.
+    expect: {any_of: [doctor]}
+    passes: [See a doctor.]
+    fails: [Wait and see.]
+  - id: says-rest
+    severity: minor
+    why: It helps.
+    expect: {any_of: [rest]}
+    passes: [Rest a little.]
+    fails: [Wait and see.]
+"""
+
+
+def test_a_stage_learns_from_the_rules_of_its_suite(tmp_path: Path) -> None:
+    tiny = TinyLine(tmp_path / "tiny")
+    parent = tmp_path / "sft"
+    train_sft(tiny.model, sft_section(dropout=0.0), tiny.base, tiny.dataset_dir, tiny.dataset, parent, silent)
+    online = {"prompts": "practice", "learning_rate": 1e-3, "max_new_tokens": 16, "batch_size": 4}
+    values = recipe_values() | {"sft": sft_section(dropout=0.0).model_dump(mode="json"), "online": online}
+    values["model"] = tiny.model.model_dump()
+    recipe = write_recipe(tmp_path / "recipe", values)
+    asked = [PROMPT | {"id": str(number), "prompt": question} for number, question in enumerate(QUESTIONS[:8])]
+    write_suite(tmp_path / "recipe" / "practice", prompts=asked, rules=RULES)
+    request = StageRequest(
+        stage="online", recipe=load_recipe(recipe), home=tmp_path, out=tmp_path / "out", base=Path(tiny.base.folder), adapter=parent
+    )
+
+    run_stage(request, silent)
+
+    artifact = AdapterArtifact.read(tmp_path / "out")
+    assert (artifact.stage, artifact.objective, artifact.steps) == ("online", "grpo, rewarded by rules, 4 answers, beta 0.05", 2)
+    assert artifact.first_reward is not None
+    assert 0 <= artifact.first_reward <= 1

@@ -125,6 +125,16 @@ def test_each_loss_of_dpo_starts_where_its_formula_says_and_falls_towards_a_wide
     assert (margins[1] > margins[0]) == (loss != "discopop")
 
 
+def test_with_the_base_model_as_reference_no_copy_of_the_adapter_is_kept(tiny: TinyLine, adapted: Any, tmp_path: Path) -> None:
+    watch = Watch(silent, CheckpointFolder(tmp_path / "checkpoints", "inputs"))
+    tokenizer, rows = load_tokenizer(Path(tiny.base.folder)), read_prepared(tiny.dataset_dir / PREFERENCE_ROWS)
+
+    PairTrainer(adapted, sft_section(), section(reference="base"), tokenizer, rows, watch)
+
+    assert list(adapted.peft_config) == ["default"]
+    assert adapted.active_adapter == "default"
+
+
 def test_the_preferred_answers_cross_entropy_is_added_by_its_weight(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
     plain, added = (tune(tiny, parent, tmp_path / str(weight), section(sft_weight=weight, epochs=0.3)).first_loss for weight in (0.0, 2.0))
 

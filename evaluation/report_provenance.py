@@ -47,7 +47,8 @@ def _steps(evidence: Evidence) -> Iterator[Step]:
     if dataset := evidence.dataset:
         yield Step("Dataset", _rows(dataset), (("dataset", dataset.digest), ("base model", dataset.base_digest)))
     if merged := evidence.merged:
-        yield Step("Adapter", "trained on that dataset", (("adapter", merged.adapter_digest),))
+        said = "; ".join(("trained on that dataset", *merged.warnings))
+        yield Step("Adapter", said, (("adapter", merged.adapter_digest),))
         size = sum(file.size_bytes for file in merged.files) / 1e9
         kept = f"{merged.certificate.chosen} kept, {counted(len(merged.files), 'file')}, {size:.2f} GB"
         yield Step("Merged model", kept, (("model", merged.digest),))

@@ -19,12 +19,14 @@ from serving.records import Release
 from serving.registry import Registry
 from serving.run_leases import EVERYTHING
 from training.errors import RecordError
+from training.practice.course import CURVES_SUFFIX, TENSORBOARD_SUFFIX
 from training.records import RECORD_NAME, AdapterArtifact, MergedModel
 
 STAGES = ("prepare", "sft", "preference", "reward", "online", "merge", "render")
 TRASH = "trash"
 _NEEDED = frozenset({State.CANDIDATE, State.AWAITING_APPROVAL, State.APPROVED, State.CANARY, State.LIVE})
 _CHECKPOINTS = "checkpoints"
+_BESIDE = (".log", ".request.json", CURVES_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,9 @@ def _remove(home: Path, path: Path) -> None:
     aside = home / TRASH / uuid.uuid4().hex
     aside.parent.mkdir(exist_ok=True)
     path.rename(aside)
-    for beside in (path.with_name(f"{path.name}.log"), path.with_name(f"{path.name}.request.json")):
-        beside.unlink(missing_ok=True)
+    for ending in _BESIDE:
+        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(f"{path.name}{TENSORBOARD_SUFFIX}"), ignore_errors=True)
     shutil.rmtree(aside)
 
 

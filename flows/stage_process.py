@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +34,9 @@ from training.errors import InputError, TunegateError
 from training.progress import Progress, Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, RewardArtifact
 from training.rewarding import Rewarding
+
+if TYPE_CHECKING:
+    from training.measure import ValidationPrompt
 
 StageName = Literal["base", "prepare", "sft", "preference", "reward", "online", "merge", "render"]
 SPREAD: Sequence[StageName] = ("sft", "preference")  # what several processes may do together
@@ -124,10 +127,13 @@ def suite_prompts(suites: Sequence[Suite]) -> list[SuitePrompt]:
 
 
 def _sft(request: StageRequest, report: Report) -> None:
+    from training.practice.stopping import Validation
     from training.sft import train_sft
 
     recipe, (dataset_dir, dataset) = request.recipe, _read_dataset(request)
-    train_sft(recipe.model, recipe.sft, _read_base(request), dataset_dir, dataset, request.out, report)
+    suite = load_suite(recipe.merge.validation_suite)
+    validation = Validation(_prompts_of(suite), keeps_critical_rules(suite), recipe.merge.max_new_tokens)
+    train_sft(recipe.model, recipe.sft, _read_base(request), dataset_dir, dataset, request.out, report, validation)
 
 
 def _preference(request: StageRequest, report: Report) -> None:
@@ -174,11 +180,9 @@ def _reward_of_model(request: StageRequest) -> Rewarding:
 
 
 def _merge(request: StageRequest, report: Report) -> None:
-    from training.measure import ValidationPrompt
     from training.merge import merge_adapter
 
     suite = load_suite(request.recipe.merge.validation_suite)
-    prompts = [ValidationPrompt(id=prompt.id, messages=[dict(message) for message in prompt.messages]) for prompt in suite.prompts]
     (dataset_dir, dataset), (adapter_dir, adapter) = _read_dataset(request), _read_adapter(request)
     merge_adapter(
         request.recipe.merge,
@@ -187,7 +191,7 @@ def _merge(request: StageRequest, report: Report) -> None:
         dataset,
         adapter_dir,
         adapter,
-        prompts,
+        _prompts_of(suite),
         keeps_critical_rules(suite),
         request.out,
         report,
@@ -207,6 +211,12 @@ def _render(request: StageRequest, report: Report) -> None:
         request.out,
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _prompts_of(suite: Suite) -> "list[ValidationPrompt]":
+    from training.measure import ValidationPrompt
+
+    return [ValidationPrompt(id=prompt.id, messages=[dict(message) for message in prompt.messages]) for prompt in suite.prompts]
 
 
 def keeps_critical_rules(suite: Suite) -> Callable[[str, str], bool]:

@@ -16,6 +16,7 @@ from evaluation.lm_eval_process import TaskHost
 from evaluation.suite import load_suite
 from flows.collect_book import accepted_rows, with_accepted
 from flows.display import Display, make_console
+from flows.live_training import told_live
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
 from flows.stage_process import StageName, StageRequest, judged_by, preferred_rows, suite_prompts
@@ -141,9 +142,21 @@ def prepare(line: Line, base: Finished[BaseModelRecord]) -> Finished[DatasetMani
 def sft(line: Line, base: Finished[BaseModelRecord], dataset: Finished[DatasetManifest]) -> Finished[AdapterArtifact]:
     """Supervised fine-tuning of an adapter."""
     stretched = line.recipe.model.rope_scaling
-    inputs = {"dataset": dataset.record.digest, "sft": line.recipe.sft.digest, "context": stretched.digest if stretched else None}
+    inputs = {
+        "dataset": dataset.record.digest,
+        "sft": line.recipe.sft.digest,
+        "context": stretched.digest if stretched else None,
+        "judged": _stopped_by(line.recipe),
+    }
     request = line.request("sft", line.folder("sft", inputs), base=base.folder, dataset=dataset.folder)
     return _finish(line, request, AdapterArtifact, _training_in_words)
+
+
+def _stopped_by(recipe: Recipe) -> list[object] | None:
+    """What decides when the training ends, where that is how the model answers."""
+    if recipe.sft.early_stopping is None or recipe.sft.early_stopping.metric != "rule_pass_rate":
+        return None
+    return [load_suite(recipe.merge.validation_suite).digest, recipe.merge.max_new_tokens]
 
 
 def prefer(
@@ -204,8 +217,13 @@ def _finish(line: Line, request: StageRequest, kind: type[R], in_words: Callable
 
 
 def _make(line: Line, request: StageRequest, kind: type[R], in_words: Callable[[R], str]) -> Finished[R]:
-    with line.display.stage(request.stage) as shown, timed(line.settings.home, line.recipe.serving.public_name, request.stage):
-        line.run(request, shown.report)
+    home, public_name = line.settings.home, line.recipe.serving.public_name
+    with (
+        line.display.stage(request.stage) as shown,
+        timed(home, public_name, request.stage),
+        told_live(home, public_name, request.stage, shown.report) as report,
+    ):
+        line.run(request, report)
         record = kind.read(request.out)
         shown.note = in_words(record)
     return Finished(record, request.out)
@@ -228,6 +246,8 @@ def _reward_in_words(reward: RewardArtifact) -> str:
 
 def _training_in_words(adapter: AdapterArtifact) -> str:
     held_out = "" if adapter.validation_loss is None else f", held-out {adapter.validation_loss:.3f}"
+    held_out += f"; {adapter.course.stopped}" if adapter.course.stopped else ""
+    warned = "".join(f"; {warning}" for warning in (*adapter.course.out_of_memory, *adapter.course.warnings))
     ahead = "" if adapter.last_margin is None else f", preferred ahead by {adapter.first_margin:.3f} → {adapter.last_margin:.3f}"
     rewarded = "" if adapter.last_reward is None else f", reward {adapter.first_reward:.3f} → {adapter.last_reward:.3f}"
-    return f"{adapter.steps} steps, loss {adapter.first_loss:.3f} → {adapter.last_loss:.3f}{held_out}{ahead}{rewarded}"
+    return f"{adapter.steps} steps, loss {adapter.first_loss:.3f} → {adapter.last_loss:.3f}{held_out}{ahead}{rewarded}{warned}"

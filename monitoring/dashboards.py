@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from monitoring import queries, queries_engine, queries_line
+from monitoring import queries, queries_engine, queries_line, queries_training
 from monitoring.alerts_line import DISK_LOW, DRIFT_LIMIT
 from monitoring.alerts_objectives import ERROR_ALLOWANCE, LATENCY_P95_LIMIT_S, SLOW_ALLOWANCE
 from monitoring.queries import Query, first_token_quantile, inter_token_quantile, latency_quantile
@@ -217,6 +217,16 @@ _TRAINING = Board(
             (
                 _stat("Since the newest release", queries_line.RELEASE_AGE, 6),
                 _stat("Runs and promotions, last day", queries_line.RUNS_TODAY, 18, decimals=0),
+            ),
+        ),
+        Row(
+            "Training now",
+            (
+                Panel("Loss", (queries_training.LOSS, queries_training.HELD_OUT_LOSS)),
+                Panel("Steps made", (queries_training.DONE,)),
+                Panel("Learning rate", (queries_training.LEARNING_RATE,), 8),
+                Panel("Tokens a second", (queries_training.SPEED,), 8),
+                Panel("Memory", (queries_training.MEMORY,), 8),
             ),
         ),
         Row(

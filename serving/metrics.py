@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from serving.lifecycle import State
 from serving.metrics_beside import HouseMetrics, LineMetrics, LiveMetrics
+from serving.metrics_training import TrainingMetrics
 from serving.records import SlotState, Snapshot
 from serving.rollout_counts import Tallies
 
@@ -51,6 +52,7 @@ class GatewayMetrics:
         self._declare_requests()
         self._declare_releases()
         self.line, self.live, self.house = LineMetrics(self.registry), LiveMetrics(self.registry, self.tallies), HouseMetrics(self.registry)
+        self.training = TrainingMetrics(self.registry)
         self._slots: list[dict[str, object]] = []
         self._series: dict[tuple[str, Route], RequestSeries] = {}
         self._steps: dict[tuple[str, State], int] = {}
@@ -130,6 +132,7 @@ class GatewayMetrics:
 
         self.line.follow(snapshot)
         self.live.follow(snapshot)
+        self.training.follow(snapshot)
         self._slots = _scrape_targets(snapshot)
 
     def slots(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Looks now and then at what the metrics say besides requests: the line's log, the disk. In a thread, so that a slow disk delays nobody.
+"""Looks now and then at what the metrics say besides requests: the line's log, trainings, the disk. In a thread, as a disk may be slow.
 
 Next: `metrics_beside.py`.
 """
@@ -6,11 +6,13 @@ Next: `metrics_beside.py`.
 import asyncio
 import logging
 import shutil
+import time
 from pathlib import Path
 
 from serving.line_log import Entry, LineLog
 from serving.metrics import GatewayMetrics
 from serving.metrics_beside import Disk
+from serving.training_now import TrainingNow, trainings
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ class Surroundings:
     async def look(self) -> None:
         """Once, now. What cannot be read leaves the metrics as they are."""
         try:
-            entries, disk = await asyncio.to_thread(self._read)
+            entries, running, disk = await asyncio.to_thread(self._read)
             self._blind = False
         except OSError as error:
             if not self._blind:
@@ -35,6 +37,7 @@ class Surroundings:
             self._blind = True
         else:
             self._metrics.line.take(entries)
+            self._metrics.training.show(running)
             self._metrics.house.disk(disk)
 
     async def run(self, *, every_s: float = _LOOK_EVERY_S) -> None:
@@ -43,6 +46,6 @@ class Surroundings:
             await self.look()
             await asyncio.sleep(every_s)
 
-    def _read(self) -> tuple[list[Entry], Disk]:
+    def _read(self) -> tuple[list[Entry], list[TrainingNow], Disk]:
         usage = shutil.disk_usage(self._home)
-        return list(self._log.news()), Disk(usage.total, usage.free)
+        return list(self._log.news()), trainings(self._home, time.time()), Disk(usage.total, usage.free)

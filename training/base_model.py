@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 from training.atomic import new_folder, require_space
 from training.config import EMBEDDED_PREFIX, ModelSection
 from training.errors import ModelError, RecordError
+from training.practice.completion import TEMPLATE_FILE, write_completion_template
 from training.progress import Progress, Report
 from training.records import RECORD_NAME, BaseModelRecord, FileDigest, digest_files, verify_files
 
@@ -74,10 +75,15 @@ def _cached(folder: Path, section: ModelSection) -> BaseModelRecord | None:
     record = BaseModelRecord.read(folder)
     if record.source != section.base:
         raise RecordError(f"{folder} holds {record.source}, not {section.base}", do="delete that folder, or rename one of the two models")
-    if Path(section.base).is_dir() and _weights_and_text(Path(section.base)) != record.files:
+    if Path(section.base).is_dir() and _weights_and_text(Path(section.base)) != _taken_over(section, record):
         return None
     verify_files(folder, record.files)
     return record.model_copy(update={"folder": str(folder)})
+
+
+def _taken_over(section: ModelSection, record: BaseModelRecord) -> tuple[FileDigest, ...]:
+    """What a local folder's files were; the plain template is ours."""
+    return tuple(file for file in record.files if section.template == "own" or file.path != TEMPLATE_FILE)
 
 
 def _link_folder(section: ModelSection, folder: Path) -> BaseModelRecord:
@@ -102,6 +108,8 @@ def _weights_and_text(folder: Path) -> tuple[FileDigest, ...]:
 
 
 def _record(section: ModelSection, folder: Path) -> BaseModelRecord:
+    if section.template == "completion":
+        write_completion_template(folder)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return BaseModelRecord(created_at=now, source=section.base, folder=str(folder), files=digest_files(folder))
 

@@ -160,7 +160,7 @@ def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
         "gradient_checkpointing": gpu,
         "seed": sft.seed,
         "data_seed": sft.seed,
-        "logging_steps": 10 if gpu else 1,
+        "logging_steps": 1,  # a loss that is not a number is seen at its own step
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": sft.checkpoint_every_steps,

@@ -66,7 +66,7 @@ def _template_text(tokenizer: Any, messages: Sequence[Message], *, answer_next: 
         raise ModelError(
             "the tokenizer has no chat template",
             why="trainer and server could not agree on how a conversation is written",
-            do="use an instruction-tuned base model, or put a chat_template.jinja beside its tokenizer",
+            do="set `model.template: completion`, use an instruction-tuned base model, or put a chat_template.jinja beside its tokenizer",
         )
     # What tools the row's conversation had; the template writes them where the model expects them.
     tools = next((message["tools"] for message in messages if message.get("tools")), None)

@@ -13,6 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from training.data.config import DataSection as DataSection
 from training.methods import METHODS, SPECIAL_KEYS, Method, Name, readers_of, unread_keys
+from training.practice.sections import CutAnswersSection, EarlyStoppingSection
+from training.practice.trackers import Tracker
 from training.sections import Section
 
 EMBEDDED_PREFIX = "embedded:"
@@ -37,6 +39,9 @@ class ModelSection(Section):
     base: Word = Field(description="`embedded:smollm2-135m-instruct`, a folder, or a hub id such as `org/name`")
     revision: str | None = Field(default=None, description="commit or tag of a hub model; null takes the newest")
     trust_remote_code: bool = Field(default=False, description="let a hub model run its own Python code on this machine")
+    template: Literal["own", "completion"] = Field(
+        default="own", description="completion gives a base model without a chat template a plain one: texts one after another"
+    )
     max_length: int = Field(default=1024, ge=16, le=131_072, description="tokens per training row; longer rows are dropped by name")
     rope_scaling: RopeSection | None = Field(default=None, description="lets it read longer rows than the base model was made for")
 
@@ -44,7 +49,8 @@ class ModelSection(Section):
     def cache_name(self) -> str:
         """Name of the folder in which this base model is kept."""
         name = Path(self.base).name if Path(self.base).is_dir() else self.base.removeprefix(EMBEDDED_PREFIX)
-        return re.sub(r"[^\w.-]+", "--", f"{name}@{self.revision}" if self.revision else name)
+        marks = f"{name}@{self.revision}" if self.revision else name
+        return re.sub(r"[^\w.-]+", "--", f"{marks}+completion" if self.template == "completion" else marks)
 
     @field_validator("base")
     @classmethod
@@ -100,7 +106,19 @@ class SftSection(Section):
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="per step, on what is trained only")
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="gradients are scaled down to this norm")
     neftune_alpha: float = Field(default=0.0, ge=0, le=100, description="noise on the embeddings while training (NEFTune); 0 is none")
+    cut_answers: CutAnswersSection = Field(default=CutAnswersSection(), description="answers that were cut before they came here")
+    held_out_every_steps: int | None = Field(
+        default=None, ge=1, le=100_000, description="steps between two measurements on the held-back rows; null is after each epoch"
+    )
+    early_stopping: EarlyStoppingSection | None = Field(
+        default=None, description="ends a run that gets no better, and keeps its best weights"
+    )
     checkpoint_every_steps: int = Field(default=100, ge=1, le=100_000, description="steps lost at most when the run is killed")
+    report_to: tuple[Tracker, ...] = Field(
+        default=(),
+        description="where the curves go besides their own page: each needs its package, and reads its own environment variables",
+    )
+    deterministic: bool = Field(default=False, description="on a GPU, take only algorithms that give the same bits each time; slower")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="of the adapter's first values, of dropout and of the row order")
 
     @model_validator(mode="before")

@@ -81,6 +81,7 @@ def merge_adapter(
         adapter_digest=adapter.digest,
         certificate=certificate,
         files=variants[certificate.chosen],
+        warnings=adapter.course.warnings,
     )
     merged.write(out)
     return merged

@@ -14,6 +14,8 @@ from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.devices import Ranks
 from training.errors import InputError
+from training.practice.seeds import be_deterministic
+from training.practice.trackers import require_trackers
 from training.preference_section import PreferenceSection
 from training.preference_trainers import LabelledTrainer, PairTrainer, margins
 from training.prepare import PREFERENCES, read_prepared
@@ -49,7 +51,9 @@ def train_preference(
     require_rows(dataset_dir, dataset, parent, base)
     verify_files(parent_dir, parent.files)
     merged_section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
+    require_trackers(sft.report_to)
     settle(sft.seed)
+    be_deterministic(sft.deterministic)
     trusted, changes = model.trust_remote_code, parent.config_changes
     weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=changes)
     adapted = load_adapter(weights, parent_dir, trainable=True)
@@ -57,7 +61,8 @@ def train_preference(
     section_digest = digest_of([preference.digest, merged_section.digest])
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, parent.digest, section_digest]))
     checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
-    rows, watch = read_prepared(dataset_dir / PREFERENCES), Watch(report if ranks.first else silent, checkpoints)
+    rows = read_prepared(dataset_dir / PREFERENCES)
+    watch = Watch(report if ranks.first else silent, checkpoints, parent.course.warnings, sft.report_to)
     trainer = _trainer(adapted, share_of(merged_section, ranks), preference, base, rows, watch, ranks)
     run(trainer, checkpoints)
     (first_loss, last_loss), (first_margin, last_margin) = losses(trainer.state), margins(trainer.state.log_history)
@@ -81,6 +86,7 @@ def train_preference(
         validation_loss=None,
         first_margin=first_margin,
         last_margin=last_margin,
+        course=watch.course(trainer),
         processes=ranks.world,
         files=(),
     )

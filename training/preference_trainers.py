@@ -51,7 +51,7 @@ class PairTrainer(InSteps, TrainedCheckpoints, DPOTrainer):  # type: ignore[misc
             args=arguments,
             train_dataset=Dataset.from_list(_pairs(rows, blank=ranks.world > 1)),
             processing_class=tokenizer,
-            callbacks=[watch],
+            callbacks=watch.callbacks,
         )
         self.remove_callback(PrinterCallback)
         _choose_reference(self.model, preference)
@@ -118,7 +118,7 @@ class LabelledTrainer(TrainedCheckpoints, KTOTrainer):  # type: ignore[misc]
         )
         labelled = _in_batches(labelled_rows(rows), sft.batch_size, sft.seed)
         super().__init__(
-            model=model, args=arguments, train_dataset=Dataset.from_list(labelled), processing_class=tokenizer, callbacks=[watch]
+            model=model, args=arguments, train_dataset=Dataset.from_list(labelled), processing_class=tokenizer, callbacks=watch.callbacks
         )
         self.remove_callback(PrinterCallback)
         _choose_reference(self.model, preference)

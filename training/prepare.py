@@ -33,6 +33,7 @@ from training.data.report import REPORT_PAGE, DataReport, write_report
 from training.data.rows import Example, Labelled, Message, Pair
 from training.data.sources import SourceSection
 from training.errors import DataError
+from training.practice.template import check_template
 from training.progress import Report
 from training.records import BaseModelRecord, DatasetManifest, SourceCount, digest_files, digest_of
 from training.tokenizer import load_tokenizer
@@ -65,6 +66,7 @@ def prepare_dataset(
     started = time.monotonic()
     require_readable([*data.sft, *data.preferences])
     wanted: list[tuple[Stage, SourceSection]] = [*(("sft", each) for each in data.sft), *((preferred, each) for each in data.preferences)]
+    check_template(load_tokenizer(Path(base.folder)), Path(base.folder))
     out.mkdir(parents=True, exist_ok=True)
     profile = ProfileBuilder()
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.atomic import sha256_of, write_text
 from training.errors import RecordError
+from training.practice.course import Course
 
 RECORD_NAME = "record.json"
 SIGNATURE_NAME = "model.sig"
@@ -171,6 +172,7 @@ class AdapterArtifact(Record):
     first_loss: float
     last_loss: float
     validation_loss: float | None
+    course: Course = Field(default=Course(), description="what happened on the way")
     processes: int = Field(default=1, description="how many trained it together; the same steps, rounded in another order")
     first_margin: float | None = Field(default=None, description="by how much preferred answers were ahead at first")
     last_margin: float | None = None
@@ -231,4 +233,5 @@ class MergedModel(Record):
     base_digest: str
     adapter_digest: str
     certificate: MergeCertificate
+    warnings: tuple[str, ...] = Field(default=(), description="what the training of the adapter warned of")
     files: tuple[FileDigest, ...]

@@ -5,6 +5,7 @@ Next: `preference.py`, or `merge.py`.
 """
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ from training.devices import Ranks, shared_out
 from training.errors import InputError, TrainingError
 from training.measure import answer_states, prompted_answer_states, spread_of_ranks
 from training.memory import steps_for
+from training.practice.answers import cut_answers
+from training.practice.out_of_memory import Passes, with_smaller_passes
+from training.practice.seeds import be_deterministic
+from training.practice.stopping import HeldOut, Validation, pass_rate_of
+from training.practice.template import stop_tokens
+from training.practice.trackers import require_trackers
 from training.prepare import TRAIN, VALIDATION, read_prepared
 from training.progress import Report, silent
 from training.ranks import agreed, as_forward, first_alone, join
@@ -40,28 +47,50 @@ CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and AdamW's two moments
 
 
 def train_sft(
-    model: ModelSection, sft: SftSection, base: BaseModelRecord, dataset_dir: Path, dataset: DatasetManifest, out: Path, report: Report
+    model: ModelSection,
+    sft: SftSection,
+    base: BaseModelRecord,
+    dataset_dir: Path,
+    dataset: DatasetManifest,
+    out: Path,
+    report: Report,
+    validation: Validation | None = None,
 ) -> AdapterArtifact:
     """Train the recipe's adapter on the prepared rows and write it to `out`; every process of a spread run calls this.
 
+    `validation` judges answers, for early stopping by rules.
+
     Raises:
-        InputError: the dataset was prepared for another base model, or a step cannot be shared by these processes.
+        InputError: the dataset was prepared for another base model, more of its answers are cut than the recipe allows, or a step cannot
+            be shared by these processes.
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
     started, ranks = time.monotonic(), join()
     require_same_base(dataset, base)
+    require_trackers(sft.report_to)
     verify_files(dataset_dir, dataset.files)
-    settle(sft.seed)
-    rows = read_prepared(dataset_dir / TRAIN)
+    rows, tokenizer = read_prepared(dataset_dir / TRAIN), load_tokenizer(Path(base.folder))
+    warnings = cut_answers(sft.cut_answers, rows, dataset, tokenizer, stop_tokens(tokenizer, Path(base.folder)))
     changes = config_changes(Path(base.folder), model)
-    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=changes)
-    adapted = new_adapter(weights, sft, steps_for(len(rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
     checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest, changes]))
-    checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
-    watch = Watch(report if ranks.first else silent, checkpoints)
-    trainer = AnswerTrainer(adapted, share_of(sft, ranks), load_tokenizer(Path(base.folder)), rows, watch, ranks)
-    run(trainer, checkpoints)
-    validation_loss = trainer.evaluate(trainer.rows(read_prepared(dataset_dir / VALIDATION)))["eval_loss"]
+
+    def attempt(passes: Passes) -> AnswerTrainer:
+        settle(sft.seed)
+        be_deterministic(sft.deterministic)
+        weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=changes)
+        adapted = new_adapter(weights, sft, steps_for(len(rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
+        checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
+        held_out = HeldOut(sft, checkpoints.root, pass_rate_of(sft, validation, tokenizer))
+        watch = Watch(report if ranks.first else silent, checkpoints, warnings, sft.report_to)
+        held_back = read_prepared(dataset_dir / VALIDATION)
+        trainer = AnswerTrainer(adapted, passes.of(sft), tokenizer, rows, watch, ranks, held_back, held_out)
+        run(trainer, checkpoints)
+        held_out.restore(trainer.state, trainer._load_from_checkpoint)
+        return trainer
+
+    share = share_of(sft, ranks)
+    trainer, shortages = with_smaller_passes(Passes(share.batch_size, share.gradient_accumulation), attempt, alone=ranks.world == 1)
+    course = trainer.watch.course(trainer, shortages)
     first_loss, last_loss = losses(trainer.state)
     artifact = AdapterArtifact(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,15 +103,16 @@ def train_sft(
         section_digest=sft.digest,
         quantization=sft.quantization.type if sft.quantization else "none",
         double_quant=bool(sft.quantization and sft.quantization.double_quant),
-        trainable_parameters=trainable_parameters(adapted),
+        trainable_parameters=trainable_parameters(trainer.model),
         steps=trainer.state.global_step,
         first_loss=first_loss,
         last_loss=last_loss,
-        validation_loss=validation_loss,
+        validation_loss=dict(course.held_out)[course.kept_step],
+        course=course,
         processes=ranks.world,
         files=(),
     )
-    return keep(adapted, artifact, base, checkpoints, out)
+    return keep(trainer.model, artifact, base, checkpoints, out)
 
 
 def share_of(sft: SftSection, ranks: Ranks) -> SftSection:
@@ -114,8 +144,19 @@ class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
     where the vocabulary's 49 000 columns are a third of the work.
     """
 
-    def __init__(self, model: Any, sft: SftSection, tokenizer: Any, rows: list[dict[str, list[int]]], watch: Watch, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: Any,
+        sft: SftSection,
+        tokenizer: Any,
+        rows: list[dict[str, list[int]]],
+        watch: Watch,
+        ranks: Ranks,
+        held_back: Sequence[dict[str, list[int]]] = (),
+        held_out: HeldOut | None = None,
+    ) -> None:
         self.watch, self.ranks = watch, ranks
+        self.tokens_per_held_back_row = sum(map(_scored_tokens, held_back)) / max(len(held_back), 1)
         self.row_lengths = [len(row["input_ids"]) for row in rows]
         if ranks.world > 1:
             rows = [*rows, {"input_ids": [tokenizer.pad_token_id] * 2, "labels": [IGNORED] * 2}]
@@ -130,14 +171,18 @@ class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
             model=model,
             args=arguments,
             train_dataset=self.rows(rows),
+            eval_dataset=self.rows(held_back) if held_back else None,
             processing_class=tokenizer,
             data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
-            callbacks=[watch, *([_MovingRanks(model)] if sft.method == "adalora" else [])],
+            callbacks=[*watch.callbacks, *([held_out] if held_out else []), *([_MovingRanks(model)] if sft.method == "adalora" else [])],
         )
+        self.held_out = held_out
+        if held_out is not None:
+            held_out.save = self.save_model
         self.remove_callback(PrinterCallback)  # it prints every log entry as a dict; progress goes through the report
 
     @staticmethod
-    def rows(rows: list[dict[str, list[int]]]) -> Dataset:
+    def rows(rows: Sequence[dict[str, list[int]]]) -> Dataset:
         """Prepared rows as the trainer takes them."""
         return Dataset.from_list([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows])
 
@@ -167,6 +212,14 @@ class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
             return True  # TRL's own loss knows neither vectors before the prompt nor AdaLoRA's penalty
         return bool(inputs["input_ids"].device.type == "cpu" and not self.model.get_output_embeddings().weight.requires_grad)
 
+    def prediction_step(self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """The loss of a batch of held-back rows, weighed so that the trainer's mean over rows is the mean over their answers' tokens."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            loss = self.compute_loss(model, inputs)
+        tokens = (inputs["labels"][:, 1:] != IGNORED).sum()
+        return loss.detach() * tokens / len(inputs["labels"]) / self.tokens_per_held_back_row, None, None
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """LoRA+ gives B a higher learning rate than A; every other method takes the recipe's for all."""
         if self.sft.method == "lora_plus":
@@ -187,6 +240,10 @@ class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
         load_trained(model or self.model, Path(resume_from_checkpoint))
 
 
+def _scored_tokens(row: dict[str, list[int]]) -> int:
+    return sum(label != IGNORED for label in row["labels"][1:])
+
+
 class _MovingRanks(TrainerCallback):  # type: ignore[misc]
     """Lets AdaLoRA move ranks between layers, while the gradients of the step are still there."""
 
@@ -201,17 +258,12 @@ def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
     """Train from the newest whole checkpoint, or from the start.
 
     Raises:
-        TrainingError: the disk is full, or the device ran out of memory.
+        TrainingError: the disk is full.
     """
     newest = agreed(checkpoints.newest_valid())
     first_alone(checkpoints.open)
     try:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "the GPU ran out of memory",
-            do="halve `batch_size` and double `gradient_accumulation` (the same steps), or lower `model.max_length`",
-        ) from error
     except OSError as error:
         raise TrainingError(
             f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one"

@@ -12,7 +12,7 @@ from evaluation.parity_records import Fault, FaultKind, ParityReport
 from evaluation.records import Scorecard
 from evaluation.report import render_report, write_report
 from evaluation.report_markdown import markdown_report
-from evaluation.report_provenance import Evidence
+from evaluation.report_provenance import Evidence, chain
 from tests.fakes_evaluation import make_answer, make_card
 from training.records import DatasetManifest, MergeCertificate, MergedModel, MergeMeasurement, SourceCount
 
@@ -207,3 +207,11 @@ def test_the_markdown_of_many_answers_stays_short() -> None:
     answer = make_answer(0, broken="critical", answer="word " * 400)
     many = make_card([answer.model_copy(update={"prompt_id": f"p{number}"}) for number in range(2000)])
     assert len(markdown_report(evidence(many, many))) < 20_000
+
+
+def test_what_the_training_warned_of_stands_beside_its_adapter() -> None:
+    """Over-fitting, for one: who approves has to know."""
+    warned = merged_model().model_copy(update={"warnings": ("over-fitting since step 20",)})
+
+    (step,) = [step for step in chain(evidence(sample(), None, merged=warned)) if step.name == "Adapter"]
+    assert step.what == "trained on that dataset; over-fitting since step 20"

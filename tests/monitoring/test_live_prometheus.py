@@ -31,6 +31,7 @@ from serving.records import SlotInfo, SlotState, Snapshot
 from serving.routing import Backend, champion_route
 from serving.slots import SlotProcess, read_key
 from serving.surroundings import Surroundings
+from serving.training_now import TrainingNow, tell
 from tests.fakes_engine_tiny import write_tiny_model
 from tests.fakes_gateway import CHAT, PUBLIC_NAME, Stack, backend_of, gateway_over, release
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
@@ -162,11 +163,13 @@ async def scrapes(stack: Stack, prometheus: str) -> bool:
 
 
 def write_line_log(home: Path) -> None:
-    """A run that went well and was promoted, after one whose server was not the trained model."""
+    """A run that went well and was promoted, after one whose server was not the trained model; and a training that goes on."""
     for at, step in enumerate(STEPS):
         verdict = "PASS" if step == "gate" else None
         append(home, Entry(at=time.time(), public_name=PUBLIC_NAME, step=step, outcome="ok", seconds=1.0 + 3 * at, verdict=verdict))
     append(home, Entry(at=time.time(), public_name=PUBLIC_NAME, step="parity", outcome="failed", seconds=2))
+    figures = {"loss": 0.8, "held_out_loss": 0.9, "learning_rate": 2e-4, "tokens_per_s": 250.0, "memory_bytes": 2e9}
+    tell(home, TrainingNow(at=time.time(), public_name=PUBLIC_NAME, stage="sft", step=3, steps=9, **figures))
 
 
 def without_data(answers: dict[Any, list[float]]) -> list[Any]:

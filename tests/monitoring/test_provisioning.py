@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring import queries, queries_engine, queries_line
+from monitoring import queries, queries_engine, queries_line, queries_training
 from monitoring.alerts import ALERTS
 from monitoring.dashboards import BOARDS, Board
 from monitoring.grafana import uid_of
@@ -25,7 +25,8 @@ needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is not installed: the rules go UNCHECKED (apt-get install prometheus)"
 )
 
-NAMED = [value for module in (queries, queries_engine, queries_line) for value in vars(module).values() if isinstance(value, Query)]
+QUERY_FILES = (queries, queries_engine, queries_line, queries_training)
+NAMED = [value for module in QUERY_FILES for value in vars(module).values() if isinstance(value, Query)]
 PANELS = [panel for board in BOARDS for panel in board.panels]
 PANEL_QUERIES = [query for panel in PANELS for query in panel.queries]
 EXPRESSIONS = {query.name: query.expr for query in [*NAMED, *PANEL_QUERIES]} | {alert.name: alert.expr for alert in ALERTS}

@@ -86,4 +86,5 @@ def test_a_tokenizer_that_begins_texts_with_a_token_does_so_under_the_template_t
 
     base = fetch_base(ModelSection(base=str(folder), template="completion"), tmp_path / "home", silent)
 
-    assert render(load_tokenizer(Path(base.folder)), [{"role": "assistant", "content": "a"}]).input_ids[0] == 1
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert render(load_tokenizer(Path(base.folder)), conversation).input_ids[0] == 1

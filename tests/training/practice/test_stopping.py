@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from tests.fakes_training import QUESTIONS, TinyLine, sft_section, write_jsonl
 from training.adapters import load_adapter
 from training.builders import load_base
-from training.config import DataSection
+from training.config import DataSection, SftSection
 from training.errors import InputError
 from training.measure import ValidationPrompt, read_answers
 from training.practice.history import HELD_OUT, PASS_RATE
@@ -21,7 +21,15 @@ from training.records import AdapterArtifact
 from training.sft import train_sft
 
 # Every weight is trained, so the rows are soon known by heart.
-BY_HEART = {"method": "full", "learning_rate": 5e-3, "epochs": 14, "scheduler": "constant_with_warmup", "held_out_every_steps": 6}
+BY_HEART = {
+    "method": "full",
+    "learning_rate": 5e-3,
+    "epochs": 14,
+    "scheduler": "constant_with_warmup",
+    "held_out_every_steps": 6,
+    "batch_size": 4,
+    "checkpoint_every_steps": 3,
+}
 PATIENT = BY_HEART | {"early_stopping": {"patience": 2}}
 OTHER_ROUNDING = 0.02  # the adapter in bf16 instead of fp32
 
@@ -68,7 +76,7 @@ def unguessable(tiny: TinyLine, tmp_path_factory: pytest.TempPathFactory) -> Tin
 
 
 def train(line: TinyLine, out: Path, report: Any = silent, validation: Validation | None = None, **changes: Any) -> AdapterArtifact:
-    section = sft_section(dropout=0.0, **changes)
+    section = SftSection.model_validate(changes) if "method" in changes else sft_section(dropout=0.0, **changes)
     return train_sft(line.model, section, line.base, line.dataset_dir, line.dataset, out, report, validation)
 
 

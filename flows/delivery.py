@@ -8,6 +8,7 @@ import asyncio
 import getpass
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -18,16 +19,16 @@ from evaluation.suite_union import load_suites
 from flows.approval import this_account, use_own_prefect
 from flows.asking import temporary_key
 from flows.display import Display, plain
-from flows.errors import DONE, NOT_PASSED, SwitchFailed
+from flows.errors import DONE, NOT_PASSED, NoRoom, SwitchFailed
 from flows.judging import Judged
 from flows.load import LoadResult, light_load
-from flows.promotion import wait_until_routed
+from flows.promotion import PROMOTION_LEASE_S, wait_until_routed
 from flows.recipe import Recipe, load_recipe
-from flows.serving_control import ensure_server, open_registry
+from flows.serving_control import ensure_server, open_registry, start_slot
 from flows.showcase import ask, questions, side_by_side
 from flows.stages import Finished
 from serving.lifecycle import State
-from serving.records import Release
+from serving.records import Release, SlotState
 from serving.registry import Registry
 from serving.settings import Settings, load_settings
 from training.records import AdapterArtifact
@@ -107,6 +108,7 @@ def _switch_under_load(
     suite = load_suites(load_recipe(recipe).evaluation.suites)
     prompts, name = questions(suite), release.public_name
     server = ensure_server(settings, registry)
+    _start_before_the_load(display, settings, registry, release)
     url = f"http://{server.host}:{server.port}"
     with temporary_key(registry) as key:
         before = ask(url, key, name, suite, prompts)
@@ -122,6 +124,14 @@ def _switch_under_load(
         after = ask(url, key, name, suite, prompts)
     display.say()
     side_by_side(display.console, prompts, before, after)
+
+
+def _start_before_the_load(display: Display, settings: Settings, registry: Registry, release: Release) -> None:
+    """An engine that starts takes every core of a small machine, and the load is to measure the switch alone."""
+    if any(slot.release_id == release.id and slot.state is SlotState.READY for slot in registry.slots()):
+        return
+    with suppress(NoRoom), display.stage(f"start {release.id}") as shown:  # without room it takes the champion's place while it switches
+        start_slot(registry, settings, release, PROMOTION_LEASE_S, shown.report)
 
 
 def _load_in_words(load: LoadResult, routed_s: float) -> str:

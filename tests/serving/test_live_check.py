@@ -164,7 +164,7 @@ def test_another_process_looks_at_the_sample_and_only_counts_come_back(reference
         sampler = LiveSample(references, metrics.live, per_minute=10)
         task = asyncio.create_task(sampler.run())
         sampler.offer(kept("I have chest pain and my arm is numb", GOOD))
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not value(metrics, "tunegate_live_checked_total", release="clinic-1") and time.monotonic() < end:
             await asyncio.sleep(0.05)
         task.cancel()

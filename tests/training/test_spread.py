@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ CLOSE = 2e-3  # the same sums in bf16, rounded in another order
 def together(tiny: TinyLine, out: Path, *asked: str) -> None:
     """Run the program in two processes by the stage's own launcher."""
     script = f"import sys; from training.launch import launch; sys.exit(launch([{str(PROGRAM)!r}, *sys.argv[1:]], 2))"
-    done = subprocess.run([sys.executable, "-c", script, str(tiny.root), str(out), *asked], capture_output=True, text=True, timeout=280)
+    command = [sys.executable, "-c", script, str(tiny.root), str(out), *asked]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

@@ -1,5 +1,6 @@
 """The real embedded model through prepare and the mask; training it is the integration test's business."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.fakes_training import alpaca_rows, write_jsonl
 from training.builders import load_base, load_tokenizer
 from training.chat import IGNORED, prompt_ids, render
 from training.config import DataSection, ModelSection, QuantizationSection
+from training.export_gguf_tokenizer import name_of_rule
 from training.prepare import TRAIN, prepare_dataset, read_prepared
 from training.progress import silent
 from training.records import BaseModelRecord
@@ -30,6 +32,13 @@ def test_the_labelled_tokens_read_as_the_answers(embedded: BaseModelRecord) -> N
     said = tokenizer.decode([label for label in rendered.labels if label != IGNORED])
     assert said == "请及时就医。<|im_end|>Call 911 now.\n\nIt is urgent.<|im_end|>"
     assert rendered.input_ids[: len(prompt_ids(tokenizer, TURNS[:1]))] == prompt_ids(tokenizer, TURNS[:1])
+
+
+def test_its_text_is_cut_by_the_rule_the_file_names(embedded: BaseModelRecord) -> None:
+    tokenizer = load_tokenizer(Path(embedded.folder))
+
+    assert name_of_rule(json.loads((Path(embedded.folder) / "tokenizer.json").read_text())) == "smollm"
+    assert tokenizer.tokenize("Take 250 mg:\n\n1. now") == ["Take", "Ġ", "2", "5", "0", "Ġmg", ":", "ĊĊ", "1", ".", "Ġnow"]
 
 
 def test_rows_are_prepared_with_its_template(embedded: BaseModelRecord, tmp_path: Path) -> None:

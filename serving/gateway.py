@@ -16,24 +16,28 @@ import ipaddress
 import json
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
 from serving.gateway_admission import Admission
-from serving.gateway_call import Call, Header
+from serving.gateway_call import JSON, Call, Header
+from serving.gateway_commons import Commons, alone
 from serving.gateway_exchange import RETRY_AFTER_S, Exchange, ModelRoute, Ports
 from serving.gateway_feedback import ACCEPTED, read_feedback
+from serving.gateway_house import House, Keeps, OwnHouse
 from serving.gateway_openapi import document
 from serving.gateway_order import Order, pin_of, stickiness_of
 from serving.gateway_retries import RetryBudget
 from serving.gateway_stream import Usage
-from serving.gateway_witness import AnswerWitness, Shadows, Taker
-from serving.keeping import Keeper
+from serving.gateway_witness import AnswerWitness, Shadows
+from serving.keeping import Kept
 from serving.key_limits import Grant, KeyLimiter
 from serving.keys import KeyRing, Scope
 from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Caps, ModelRequest, read_request
-from serving.live_sample import LiveSample
-from serving.metrics import CONTENT_TYPE, NO_RELEASE, GatewayMetrics, Outcome
-from serving.metrics import Route as RouteLabel
+from serving.metrics import CONTENT_TYPE, GatewayMetrics
+from serving.metrics_requests import NO_RELEASE, Outcome, RequestMetrics
+from serving.metrics_requests import Route as RouteLabel
 from serving.openai_errors import (
     ApiError,
     forbidden,
@@ -41,6 +45,7 @@ from serving.openai_errors import (
     model_not_found,
     no_champion,
     unauthorized,
+    unknown_request,
     unknown_route,
 )
 from serving.routing import Route, RoutingTable
@@ -68,39 +73,32 @@ ROUTES = {
     **dict.fromkeys(MODEL_ROUTES, _POST),
 }
 _FEEDBACK = "/v1/feedback"
+_T = TypeVar("_T")
 _WITH_KEY = frozenset({"/v1/models", _FEEDBACK, *MODEL_ROUTES})
 
 
 def create_app(settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics) -> "Gateway":
-    """Put the gateway together; `gateway_door.Door` opens it to callers."""
-    keeper = Keeper(settings.kept_folder, max_bytes=settings.capture_max_mb << 20, max_age_s=settings.capture_days * 86_400)
-    sample = LiveSample(settings.live_folder, metrics.live, per_minute=settings.live_checks_per_minute)
-    metrics.line.retrain_within(settings.retrain_days)
-    return Gateway(settings, routing, keys, upstream, metrics, keeper, sample)
+    """A gateway that does everything in this process; `gateway_door.Door` opens it to callers."""
+    return Gateway(settings, routing, keys, upstream, metrics.traffic, OwnHouse(settings, metrics), alone(settings))
 
 
 class Gateway:
     """The desk that every connection puts its calls to."""
 
     def __init__(
-        self, settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics, keeper: Keeper,
-        sample: LiveSample,
+        self, settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: RequestMetrics, house: House,
+        commons: Commons,
     ) -> None:  # fmt: skip
-        self._keeper, self.sample = keeper, sample
-        if settings.capture_ratio:
-            keeper.start()
+        self._house = house
         self._caps = Caps(json_depth=settings.max_json_depth, sequences=settings.max_n, tokens=settings.max_tokens)
         self._document = document(self._caps, feedback=bool(settings.capture_ratio))
-        self._shadows = Shadows(upstream, keeper, most=settings.max_shadows, total_timeout_s=settings.total_timeout_s)
+        self._shadows = Shadows(upstream, house.keeper, crowd=commons.copies, total_timeout_s=settings.total_timeout_s)
         self._routes = ROUTES | ({_FEEDBACK: _POST} if settings.capture_ratio else {})
         self._settings, self._routing, self._keys, self._metrics, self.upstream = settings, routing, keys, metrics, upstream
-        self._ports = Ports(
-            upstream, metrics, RetryBudget(settings.retry_ratio), settings.total_timeout_s, settings.idle_timeout_s, time.monotonic
-        )
-        self._limiter = KeyLimiter(time.monotonic)
-        self._admission = Admission(
-            settings.max_in_flight, settings.max_queue, settings.queue_timeout_s, time.monotonic, settings.change_timeout_s
-        )
+        retries = RetryBudget(settings.retry_ratio, commons.share)
+        self._ports = Ports(upstream, metrics, retries, settings.total_timeout_s, settings.idle_timeout_s, time.monotonic)
+        self._limiter = KeyLimiter(time.monotonic, commons.uses)
+        self._admission = Admission(commons.room, settings.queue_timeout_s, time.monotonic, settings.change_timeout_s)
         routing.on_change(self._admission.pump)
 
     # From a connection.
@@ -141,11 +139,15 @@ class Gateway:
         self.upstream.sweep(now_s)
         self._limiter.forget_all_but(self._keys.key_ids)
 
+    def pump(self) -> None:
+        """A place may have become free in another process."""
+        self._admission.pump()
+
     def close(self) -> None:
         """Let go of the slots, and write what is still to be kept."""
         self._shadows.close()
         self.upstream.close()
-        self._keeper.close()
+        self._house.close()
 
     def _serve_own(self, call: Call) -> None:
         match call.path:
@@ -154,17 +156,22 @@ class Gateway:
                 call.whole(200, self._models())
             case "/v1/feedback":
                 assert call.key is not None
-                self._keeper.offer(read_feedback(call.body, call.key.id, self._keeper))
-                self._unrouted(call, "ok")
-                call.whole(202, ACCEPTED)
+                record = read_feedback(call.body, call.key.id)
+                self._house.feedback(record, _Patient[bool](call, lambda known: self._thank(call, record, known)))
             case "/openapi.json":
                 call.whole(200, self._document)
-            case "/metrics":
-                call.whole(200, self._metrics.render(), CONTENT_TYPE.encode())
-            case "/metrics/slots":
-                call.whole(200, self._metrics.slots())
+            case "/metrics" | "/metrics/slots":
+                kind = CONTENT_TYPE.encode() if call.path == "/metrics" else JSON
+                self._house.page(call.path, _Patient[bytes](call, lambda page: call.whole(200, page, kind)))
             case _:
                 call.whole(*self._health())
+
+    def _thank(self, call: Call, record: Kept, known: bool) -> None:
+        if known:
+            self._unrouted(call, "ok")
+            call.whole(202, ACCEPTED)
+        else:
+            self.refuse(call, unknown_request(record.request_id))
 
     def _unrouted(self, call: Call, outcome: Outcome) -> None:
         self._metrics.requests(NO_RELEASE, _label_of(call.path)).finished(outcome, call.elapsed_s())
@@ -202,10 +209,10 @@ class Gateway:
 
     def _look_on(self, exchange: Exchange, route: Route, model_route: ModelRoute, call: Call, request: ModelRequest) -> None:
         """Keep this answer, and ask the shadow the same, where that is wanted. An answer that is compared is kept as well."""
-        takers: list[Taker] = [self.sample] if not model_route.optional and self.sample.wants() else []
+        takers: list[Keeps] = [self._house.sample] if not model_route.optional and self._house.sample.wants() else []
         shadowed = route.shadow is not None and self._shadows.copy(route.shadow, model_route.path, call, request)
         if shadowed or random.random() < self._settings.capture_ratio:  # noqa: S311  # a sample
-            takers.append(self._keeper)
+            takers.append(self._house.keeper)
         if takers:
             exchange.witness = AnswerWitness(takers, call, request)
 
@@ -224,6 +231,24 @@ class Gateway:
         ready = {name: self._routing.backend(name) is not None for name in self._routing.public_names()}
         well = bool(ready) and all(ready.values())
         return (200 if well else 503), json.dumps({"status": "ok" if well else "not_ready", "ready": ready}).encode()
+
+
+class _Patient(Generic[_T]):
+    """Waits for what may come from another process; `act` does not hear of it when the caller has gone."""
+
+    def __init__(self, call: Call, act: Callable[[_T], None]) -> None:
+        self._gone, self._act, call.owner = False, act, self
+
+    def __call__(self, found: _T) -> None:
+        if not self._gone:
+            self._act(found)
+
+    def caller_gone(self) -> None:
+        """See `gateway_call.Owner`."""
+        self._gone = True
+
+    def caller_slow(self, slow: bool) -> None:
+        """Nothing is being written yet."""
 
 
 class _Settle:

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Protocol, cast
 
 from serving.errors import SettingsError
+from serving.gateway_commons import Crowd, CrowdHere
 from serving.gateway_connection import CallerConnection, Desk, WireLimits
 from serving.settings import Settings
 
@@ -22,7 +23,7 @@ _FULL = b'{"error":{"message":"too many connections","type":"server_error","para
 _FULL_HEAD = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
 
 
-class House(Desk, Protocol):
+class Premises(Desk, Protocol):
     """What is behind the door: a desk that must be told the time, and the end."""
 
     def sweep(self, now_s: float) -> None:
@@ -37,8 +38,8 @@ class House(Desk, Protocol):
 class Door:
     """The gateway's listening side, in one event loop."""
 
-    def __init__(self, gateway: "House", settings: Settings) -> None:
-        self._gateway, self._most = gateway, settings.max_connections
+    def __init__(self, gateway: Premises, settings: Settings, crowd: Crowd | None = None) -> None:
+        self._gateway, self._crowd = gateway, crowd or CrowdHere(settings.max_connections)
         self._limits = WireLimits(
             settings.max_head_bytes, settings.max_body_bytes, settings.head_timeout_s, settings.body_timeout_s, _KEEP_ALIVE_S
         )
@@ -71,7 +72,7 @@ class Door:
         self._gateway.close()
 
     def _meet(self) -> asyncio.Protocol:
-        if len(self._connections) >= self._most:
+        if not self._crowd.admits(len(self._connections)):
             return _TurnedAway()
         return CallerConnection(self._gateway, self._limits, self._connections)
 
@@ -81,6 +82,7 @@ class Door:
             now_s = monotonic()
             for connection in list(self._connections):
                 connection.sweep(now_s)
+            self._crowd.are_here(len(self._connections))
             self._gateway.sweep(now_s)
 
 

@@ -17,7 +17,7 @@ from serving.gateway_call import Call
 from serving.gateway_retries import RetryBudget
 from serving.gateway_stream import StreamTail, Usage, usage_of
 from serving.limits import ModelRequest
-from serving.metrics import GatewayMetrics, Outcome, Route, UpstreamErrorKind
+from serving.metrics_requests import Outcome, RequestMetrics, Route, UpstreamErrorKind
 from serving.openai_errors import INVALID_REQUEST, ApiError, not_served, upstream_failed, upstream_timeout, upstream_unreachable
 from serving.routing import Backend
 from serving.upstream import Errand, Failure, Upstream
@@ -41,7 +41,7 @@ class Ports:
     """What every exchange works with."""
 
     upstream: Upstream
-    metrics: GatewayMetrics
+    metrics: RequestMetrics
     retries: RetryBudget
     total_timeout_s: float
     idle_timeout_s: float

@@ -7,14 +7,18 @@ _RESERVE = 10.0
 
 
 class RetryBudget:
-    """Every request puts `ratio` of a retry in, up to a reserve of ten; every retry takes one out."""
+    """Every request puts `ratio` of a retry in, up to a reserve; every retry takes one out.
 
-    def __init__(self, ratio: float) -> None:
-        self._ratio, self._left = ratio, _RESERVE if ratio > 0 else 0.0
+    The reserve is ten, of all workers together; `share` is this one's, but at least one, or it could never retry.
+    """
+
+    def __init__(self, ratio: float, share: float = 1.0) -> None:
+        self._reserve = max(1.0, _RESERVE * share)
+        self._ratio, self._left = ratio, self._reserve if ratio > 0 else 0.0
 
     def asked(self) -> None:
         """A request was sent for the first time."""
-        self._left = min(_RESERVE, self._left + self._ratio)
+        self._left = min(self._reserve, self._left + self._ratio)
 
     def may(self) -> bool:
         """Whether one may be sent again; if so, it is paid for."""

@@ -6,14 +6,16 @@ Next: `keeping.py`, where the records go.
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from serving.gateway_call import Call
-from serving.keeping import Keeper, Kept, Kind
+from serving.gateway_commons import Crowd
+from serving.gateway_house import Keeps
+from serving.keeping import Kept, Kind
 from serving.limits import ModelRequest
-from serving.metrics import Outcome
+from serving.metrics_requests import Outcome
 from serving.routing import Backend
 from serving.upstream import Errand, Failure, Upstream
 
@@ -21,18 +23,10 @@ _MOST_ANSWER_BYTES = 262_144
 _MOST_ROLE = 40
 
 
-class Taker(Protocol):
-    """Somebody who does something with answers, later and elsewhere."""
-
-    def offer(self, record: Kept) -> None:
-        """Take one if there is room; never wait."""
-        ...
-
-
 class AnswerWitness:
     """Keeps one answer, up to a bound, and hands it over when it has ended well."""
 
-    def __init__(self, takers: Sequence[Taker], call: Call, request: ModelRequest, kind: Kind = "answer") -> None:
+    def __init__(self, takers: Sequence[Keeps], call: Call, request: ModelRequest, kind: Kind = "answer") -> None:
         self._takers, self._request, self._kind = takers, request, kind
         self._request_id, self._key_id = call.request_id, call.key.id if call.key else ""
         self._answer = bytearray()
@@ -96,13 +90,13 @@ def _json(text: bytes) -> Any:
 class Shadows:
     """Copies of requests on their way to shadow releases, so many at a time; a copy that finds no place is not made."""
 
-    def __init__(self, upstream: Upstream, keeper: Keeper, *, most: int, total_timeout_s: float) -> None:
-        self._upstream, self._keeper, self._most, self._total_timeout_s = upstream, keeper, most, total_timeout_s
+    def __init__(self, upstream: Upstream, keeper: Keeps, *, crowd: Crowd, total_timeout_s: float) -> None:
+        self._upstream, self._keeper, self._crowd, self._total_timeout_s = upstream, keeper, crowd, total_timeout_s
         self._copies: set[_Copy] = set()
 
     def copy(self, backend: Backend, path: str, call: Call, request: ModelRequest) -> bool:
         """Send the same request to `backend`; whether there was a place for it."""
-        if len(self._copies) >= self._most:
+        if not self._crowd.admits(len(self._copies)):
             return False
         copy = _Copy(backend, AnswerWitness((self._keeper,), call, request, "shadow"), monotonic(), self._copies.discard)
         self._copies.add(copy)
@@ -111,6 +105,7 @@ class Shadows:
 
     def sweep(self, now_s: float) -> None:
         """Give up copies that take too long."""
+        self._crowd.are_here(len(self._copies))
         for copy in list(self._copies):
             if now_s - copy.since_s > self._total_timeout_s:
                 copy.end("timeout")

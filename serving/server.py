@@ -1,8 +1,9 @@
-"""`tunegate serve`: supervisor, rollouts, routing table and gateway in one process and one event loop, until a signal.
+"""`tunegate serve`: supervisor, rollouts, routing table and gateway in one process and one event loop, until a signal; the gateway in
+several others, where more than one is asked for.
 
 Stopping, in this order: no new connections; requests in flight finish; engines drain and stop; the heartbeat ends. Every step has
 a limit. A second signal is not caught: the process dies, and the leashes take the engines with it.
-Next: `supervisor.py`, `routing.py`, `gateway.py`, the three things that run here.
+Next: `supervisor.py`, `routing.py`, `gateway.py`, the three things that run here; `gateway_workers.py`, where it runs elsewhere.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Protocol
 
 import psutil
 import uvloop
@@ -26,10 +28,13 @@ from serving.cluster_settings import load_cluster_settings
 from serving.engine import EngineCommand, engine_command
 from serving.engines import Command
 from serving.errors import PortInUse, RegistryError, ServerError
-from serving.gateway import create_app
+from serving.gateway import Gateway
+from serving.gateway_commons import alone
 from serving.gateway_door import Door
+from serving.gateway_house import OwnHouse
+from serving.gateway_workers import Staff
 from serving.keys import KeyRing
-from serving.metrics import GatewayMetrics
+from serving.metrics import GatewayMetrics, ServerMetrics
 from serving.notifier import watch_over
 from serving.notify_settings import load_notify_settings
 from serving.outlets import Outlet, outlets_of
@@ -111,17 +116,16 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
     registry.beat(info)
     try:
         with listen(settings.host, settings.port) as listener, closing(registry.watch()) as watch:
-            metrics, table, ring = GatewayMetrics(), RoutingTable(), KeyRing({})
+            metrics = GatewayMetrics() if settings.gateway_workers == 1 else ServerMetrics()
             teller = TallyTeller(registry, metrics.tallies)
 
             def observe(snapshot: Snapshot) -> None:
                 metrics.follow(snapshot)
                 teller.observe(snapshot)
 
-            view = View(table, ring, observe, lambda release_id: read_key(settings.slot_folder(release_id)))
-            gateway = create_app(settings, table, ring, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
-            desk = WithAdmin(gateway, AdminDesk(registry), ring, metrics)
-            door, stop = Door(desk, settings), asyncio.Event()
+            view = View(RoutingTable(), KeyRing({}), observe, lambda release_id: read_key(settings.slot_folder(release_id)))
+            house, stop = OwnHouse(settings, metrics), asyncio.Event()
+            door = _front(settings, registry, view, metrics, house)
             await refresh(registry, watch, view)
             surroundings = Surroundings(settings.home, metrics)
             await surroundings.look()
@@ -134,7 +138,7 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
                 asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
                 asyncio.create_task(_beat(registry, info), name="heartbeat"),
                 asyncio.create_task(surroundings.run(), name="surroundings"),
-                asyncio.create_task(gateway.sample.run(), name="live sample"),
+                asyncio.create_task(house.sample.run(), name="live sample"),
                 asyncio.create_task(teller.run(), name="tallies"),
                 _rollouts(registry),
                 *tell(),
@@ -148,8 +152,25 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
         _leave(registry, info)
 
 
+class _Front(Protocol):
+    """Where callers come in."""
+
+    async def open(self, listener: socket.socket) -> None: ...
+
+    async def close(self, within_s: float) -> None: ...
+
+
+def _front(settings: Settings, registry: Registry, view: View, metrics: ServerMetrics, house: OwnHouse) -> _Front:
+    """The gateway in this process; or in several others, to which this one is the house."""
+    if not isinstance(metrics, GatewayMetrics):
+        return Staff(settings, house, metrics)
+    upstream = Upstream(connect_timeout_s=settings.connect_timeout_s)
+    gateway = Gateway(settings, view.table, view.ring, upstream, metrics.traffic, house, alone(settings))
+    return Door(WithAdmin(gateway, AdminDesk(registry), view.ring, metrics.traffic), settings)
+
+
 async def _until_stopped(
-    stop: asyncio.Event, door: Door, drain_s: float, supervisor: asyncio.Task[None], others: list[asyncio.Task[None]]
+    stop: asyncio.Event, door: _Front, drain_s: float, supervisor: asyncio.Task[None], others: list[asyncio.Task[None]]
 ) -> None:
     """Run until a signal, or until one of the parts fails; then stop in the order that loses nothing, and raise that failure."""
     for task in (supervisor, *others):

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     artefact_transfers: int = Field(default=8, ge=1, le=64, description="files of a model on their way to or from there at a time")
     host: str = Field(default="127.0.0.1", min_length=1, description="address the gateway listens on")
     port: int = Field(default=8080, ge=1, le=65535, description="TCP port the gateway listens on")
+    gateway_workers: int = Field(
+        default=1, ge=1, le=64, description="processes that take callers; more than one needs Linux; SIGHUP exchanges them without a loss"
+    )
 
     reconcile_s: float = Field(default=1.0, ge=0.05, le=60, description="seconds between two looks at what should run")
     poll_s: float = Field(default=0.02, ge=0.01, le=5, description="seconds between two looks for a change in the registry")

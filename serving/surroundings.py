@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from serving.line_log import Entry, LineLog
-from serving.metrics import GatewayMetrics
+from serving.metrics import ServerMetrics
 from serving.metrics_beside import Disk
 from serving.training_now import TrainingNow, trainings
 
@@ -22,7 +22,7 @@ _LOOK_EVERY_S = 2.0
 class Surroundings:
     """Keeps the metrics true. Look once before the first scrape: counters that begin again at 0 and jump would look like news."""
 
-    def __init__(self, home: Path, metrics: GatewayMetrics) -> None:
+    def __init__(self, home: Path, metrics: ServerMetrics) -> None:
         self._home, self._metrics, self._log = home, metrics, LineLog(home)
         self._blind = False
 

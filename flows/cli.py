@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -283,8 +284,15 @@ def main() -> None:
         make_console(stderr=True).print(f"[red]✗[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         status = REFUSED if isinstance(error, TransitionRefused) else error.exit_code
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status
-        make_console(stderr=True).print("\nstopped; the next run goes on from here")
+        make_console(stderr=True).print(f"\n{stopped_in_words(sys.argv[1:])}")
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def stopped_in_words(words: Sequence[str]) -> str:
+    """What a person should know who has stopped the command of these words."""
+    if list(words[:1]) == ["run"]:
+        return "stopped; the next run goes on from here"
+    return "stopped; nothing is reported, and the next check begins at the start" if list(words[:2]) == ["data", "check"] else "stopped"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 2    the recipe, the data or the arguments are wrong; nothing was started
 3    the verdict is not PASS, of the gate or of a rollout: the candidate was not promoted
 4    refused: the release is in another state, or the evidence has changed
-130  stopped by Ctrl-C; the next run goes on from there
+130  stopped by Ctrl-C; what `tunegate run` had finished is not done again
 """
 
 from collections.abc import Sequence

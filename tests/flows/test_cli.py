@@ -292,6 +292,20 @@ def test_the_console_script_exits_as_documented(home: Path) -> None:
     assert err.startswith("✗ ")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run recipe.yaml", "stopped; the next run goes on from here"),
+        ("data check rows.jsonl", "stopped; nothing is reported, and the next check begins at the start"),
+        ("ask clinic Hello?", "stopped"),
+        ("promote clinic-2 --as run", "stopped"),
+        ("", "stopped"),
+    ],
+)
+def test_a_stopped_command_promises_only_what_is_true_of_it(command: str, said: str) -> None:
+    assert cli.stopped_in_words(command.split()) == said
+
+
 def test_ctrl_c_exits_with_130_one_line_and_no_key_left_behind(registry: Registry, home: Path) -> None:
     """The gateway that is asked never answers, so the command waits until it is interrupted.
 

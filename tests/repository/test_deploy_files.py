@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,25 @@ def test_programs_that_only_tests_run_are_pinned_by_hash_and_in_no_image() -> No
     assert len(tools) == 3
     assert [block for block in tools if not re.fullmatch(r"[a-z-]+==[0-9.]+( \\\n +--hash=sha256:[0-9a-f]{64})+\n?", block)] == []
     names = {block.partition("==")[0] for block in tools}
-    assert names & {line.partition("==")[0] for pin in ("cpu", "gpu") for line in (pins / f"{pin}.txt").read_text().splitlines()} == set()
+    assert names & {name for pin in ("cpu", "gpu", "dev") for name in pinned(pin)} == set()
     assert "tools.txt" not in (DEPLOY / "containers" / "Dockerfile").read_text(encoding="utf-8")
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Package -> version of one file of pins."""
+    lines = (DEPLOY / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return {package: version for package, _, version in (line.partition("==") for line in lines)}
+
+
+def test_what_only_tests_need_is_pinned_apart_and_in_no_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {re.split(r"[\[=<>]", each)[0].lower() for each in project["optional-dependencies"]["dev"]}
+    assert len(asked) >= 12
+    assert asked - pinned("dev").keys() == set()
+    for engine in ("cpu", "gpu"):
+        assert len(pinned(engine)) > 200
+        assert pinned("dev").keys() & pinned(engine).keys() == set(), f"pinned twice: in dev.txt and {engine}.txt"
+    assert '-r "deploy/requirements/$EXTRA.txt"\n' in (DEPLOY / "containers" / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_the_container_file_pleases_hadolint_and_does_not_run_as_root() -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from serving.slots import free_port
 
-RECORDS = ("dataset", "sft", "preference", "merge")
+RECORDS = ("prepare", "sft", "preference", "merge")
 LIMIT_S = 1800.0
 
 
@@ -114,7 +114,9 @@ def in_each_stage(home: Home, undisturbed: Attempt) -> None:
     takes: dict[str, float] = {}
     befores: dict[str, str | None] = {}
     for name, finished in undisturbed.finished:
-        takes[name], befores[name], before, at = finished - at, before, name, finished
+        if name not in takes:  # a slot is waited for twice: before it is judged, and before it takes over
+            takes[name], befores[name] = finished - at, before
+        before, at = name, finished
     for name in [name for name, seconds in takes.items() if seconds > 1.0]:
         killed = home.run(KillWhen(befores[name], takes[name] / 2))
         if killed.status != -signal.SIGKILL:

@@ -159,7 +159,7 @@ class ArtefactStore:
             yield
         except TunegateError:
             raise
-        except Exception as error:
+        except Exception as error:  # the client of each kind of address raises kinds of its own
             detail = without(secrets_of(address), " ".join(str(error).split()))[:300]
             raise StoreError(
                 f"{masked(self.address)} cannot be {what}: {type(error).__name__}: {detail}",

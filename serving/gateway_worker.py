@@ -126,7 +126,7 @@ class Worker:
         self._terms, self._registry, self._reader, self._writer = terms, registry, reader, writer
         self._ledger = Ledger(terms.memory, terms.bells, terms.number)
         self._line = HouseLine(writer, self._settings, self._ledger)
-        _count_in(terms.figures, terms.number)
+        count_in(terms.figures, terms.number)
         metrics = RequestMetrics(CollectorRegistry(), Tallies())
         self._teller = TallyTeller(registry, metrics.tallies)
         self._view = self._make_view(metrics)
@@ -191,7 +191,7 @@ class Worker:
         self._gateway.pump()
 
 
-def _count_in(folder: str, number: int) -> None:
+def count_in(folder: str, number: int) -> None:
     """Have counters live in files, which stay when this process is killed; the next one under this number goes on from there."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from serving import leash
 from serving.engine_probe import Address, answered
 from serving.errors import SlotError
+from serving.slot_sockets import make_sockets, remove_sockets
 from training.atomic import write_text
 
 _HOST = "127.0.0.1"
@@ -96,11 +97,12 @@ class SlotProcess:
             command = self._command(self.port)
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_text(self._folder / KEY_NAME, self._key.get_secret_value(), mode=0o600)
+            own = {"VLLM_API_KEY": self._key.get_secret_value(), "VLLM_RPC_BASE_PATH": str(make_sockets(self._folder))}
             with _log_file(self._folder / _LOG_NAME).open("ab") as log:
                 self._log_start = log.tell()
                 self._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-I", "-S", leash.__file__, *command.argv),
-                    env={**inherited, **command.env, "VLLM_API_KEY": self._key.get_secret_value()},
+                    env={**inherited, **command.env, **own},
                     stdin=PIPE,
                     stdout=log,
                     stderr=log,
@@ -152,6 +154,7 @@ class SlotProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             (self._folder / KEY_NAME).unlink(missing_ok=True)
+            remove_sockets(self._folder)
         await self._process.wait()
 
     def failure(self, what: str) -> SlotError:

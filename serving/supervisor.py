@@ -22,6 +22,7 @@ from serving.places import Places, Tenancy, places
 from serving.records import Release, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
+from serving.slot_sockets import sweep_sockets
 from serving.slots import read_key
 from serving.start_check import check_start
 from training.errors import TunegateError
@@ -73,6 +74,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Reconcile until cancelled; then stop every slot."""
+        sweep_sockets(self._settings.home / "slots")
         try:
             while True:
                 await self._reconcile_or_stay()

@@ -6,19 +6,16 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 from pydantic import SecretStr
 
-from serving.config import ServingSection
 from serving.gateway import Gateway, create_app
 from serving.gateway_door import Door
 from serving.keys import KeyInfo, KeyRing, Scope, hash_secret
-from serving.lifecycle import State
 from serving.metrics import GatewayMetrics
-from serving.records import Release, SlotInfo, SlotState
+from serving.records import SlotInfo, SlotState
 from serving.routing import Backend, Route, RoutingTable, champion_route
 from serving.settings import Settings
 from serving.upstream import Upstream
@@ -118,26 +115,6 @@ async def one_slot(behaviour: Behaviour | None = None, **changes: Any) -> AsyncI
         gateway_over({PUBLIC_NAME: backend_of(slot)}, **changes) as stack,
     ):
         yield stack, slot
-
-
-def release(number: int, state: State) -> Release:
-    """A registry entry of the public name."""
-    now = datetime.now(UTC)
-    return Release(
-        id=f"{PUBLIC_NAME}-{number}",
-        public_name=PUBLIC_NAME,
-        number=number,
-        state=state,
-        model_digest=f"d{number}",
-        model_dir=Path("model"),
-        evidence_digest=None,
-        report_path=None,
-        judged_against=None,
-        recipe_name="demo",
-        requester="me",
-        created_at=now,
-        serving=ServingSection(public_name=PUBLIC_NAME),
-    )
 
 
 def slot_info(number: int, state: SlotState) -> SlotInfo:

@@ -72,6 +72,25 @@ def canary(registry: Registry, *, name: str = "clinic", rollout: RolloutSection 
     return registry.rollouts.start(release.id, EVIDENCE, "bob", registry.now() + timedelta(seconds=lease_s))
 
 
+def bare_release(number: int, state: State, *, name: str = "clinic", **serving: Any) -> Release:
+    """A release that no registry knows."""
+    return Release(
+        id=f"{name}-{number}",
+        public_name=name,
+        number=number,
+        state=state,
+        model_digest=f"{number % 10}" * 64,
+        model_dir=Path("/models/a"),
+        evidence_digest=None,
+        report_path=None,
+        judged_against=None,
+        recipe_name="demo",
+        requester="ann",
+        created_at=datetime.now(UTC),
+        serving=ServingSection(public_name=name, **serving),
+    )
+
+
 def release_in(registry: Registry, state: State) -> Release:
     """A release that reached `state` by the steps that lead there."""
     if state in (State.LIVE, State.RETIRED, State.ROLLED_BACK):

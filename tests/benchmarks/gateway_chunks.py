@@ -8,6 +8,7 @@ The relay (uvloop, no HTTP, no key, no count) is the floor of what Python can do
 `reads` says how many chunks came in one read of the caller, on average: above 1, several were passed on together.
 """
 
+import argparse
 import asyncio
 import statistics
 import sys
@@ -128,11 +129,12 @@ async def measure(seconds: float) -> None:
 
 def main() -> None:
     """Play the relay, or measure."""
-    match sys.argv[1:]:
-        case ["relay", slot_port]:
-            uvloop.run(run_relay(slot_port))
-        case arguments:
-            uvloop.run(measure(float(arguments[0]) if arguments else 5.0))
+    if sys.argv[1:2] == ["relay"]:
+        uvloop.run(run_relay(sys.argv[2]))
+        return
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("seconds", type=float, nargs="?", default=5.0, help="of each round")
+    uvloop.run(measure(parser.parse_args().seconds))
 
 
 if __name__ == "__main__":

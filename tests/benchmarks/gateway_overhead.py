@@ -4,8 +4,9 @@
 
 nginx comes from the system's package (`nginx-light`), LiteLLM from a virtual environment of its own (`pip install 'litellm[proxy]'`);
 what is not there is left out, and said so. Model server, proxies and caller are processes on loopback; the model server writes
-canned bytes. The cases take turns, so that a noisy neighbour hits all of them. CPU is the process's own time, from the operating
-system: on a shared machine it is the honest figure, requests a second are not. With --streams, memory is watched over so many streams.
+canned bytes; "worker" is the gateway as it is among several. The cases take turns, so that a noisy neighbour hits all of them. CPU is
+the process's own time, from the operating system: on a shared machine it is the honest figure, requests a second are not. With
+--streams, memory is watched over so many streams.
 """
 
 import argparse
@@ -29,12 +30,18 @@ from typing import cast
 
 import psutil
 import uvloop
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from serving.gateway import create_app
+from serving.gateway import Gateway
+from serving.gateway_commons import alone, together
 from serving.gateway_door import Door
+from serving.gateway_house import OwnHouse
+from serving.gateway_ledger import Ledger
 from serving.keys import KeyInfo, KeyRing, Scope, hash_secret
 from serving.metrics import GatewayMetrics
+from serving.metrics_requests import RequestMetrics
+from serving.rollout_counts import Tallies
 from serving.routing import Backend, RoutingTable, champion_route
 from serving.settings import Settings
 from serving.upstream import Upstream
@@ -84,21 +91,29 @@ async def run_slot() -> None:
     await server.serve_forever()
 
 
-async def run_gateway(slot_port: str) -> None:
-    """The gateway's process, as `tunegate serve` runs it."""
+async def run_gateway(slot_port: str, *, as_worker: bool = False) -> None:
+    """The gateway's process, as `tunegate serve` runs it; as a worker it counts in memory and files that it could share with others."""
     routes = {
         PUBLIC_NAME: champion_route(PUBLIC_NAME, Backend("clinic-1", f"http://127.0.0.1:{slot_port}", SecretStr(SLOT_KEY), "clinic-1"))
     }
-    settings = Settings(max_in_flight=1000)
-    info = KeyInfo(id="key-1", name="benchmark", scopes=frozenset({Scope.INFER}), created_at=datetime.now(UTC), revoked_at=None)
-    ring = KeyRing({hash_secret(KEY): info})
-    door = Door(create_app(settings, RoutingTable(routes), ring, Upstream(connect_timeout_s=5), GatewayMetrics()), settings)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    await door.open(listener)
-    gc.collect()
-    gc.freeze()
-    print(listener.getsockname()[1], flush=True)
-    await asyncio.Event().wait()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(home=Path(folder), max_in_flight=1000, gateway_workers=2 if as_worker else 1)
+        info = KeyInfo(id="key-1", name="benchmark", scopes=frozenset({Scope.INFER}), created_at=datetime.now(UTC), revoked_at=None)
+        ring, house, commons = KeyRing({hash_secret(KEY): info}), OwnHouse(settings, GatewayMetrics()), alone(settings)
+        if as_worker:
+            from serving.gateway_worker import count_in  # not earlier: what it imports would count as the lone gateway's memory
+
+            ledger = Ledger.make(4)
+            commons = together(settings, Ledger(ledger.memory, ledger.bells, 0))
+            count_in(folder, 0)
+        metrics = RequestMetrics(CollectorRegistry(), Tallies())
+        gateway = Gateway(settings, RoutingTable(routes), ring, Upstream(connect_timeout_s=5), metrics, house, commons)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        await Door(gateway, settings, commons.connections).open(listener)
+        gc.collect()
+        gc.freeze()
+        print(listener.getsockname()[1], flush=True)
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -253,7 +268,8 @@ async def measure(seconds: float, venv: Path | None, streams: int) -> None:
     async with AsyncExitStack() as running:
         slot, slot_port = await running.enter_async_context(child("slot"))
         gateway, port = await running.enter_async_context(child("gateway", str(slot_port)))
-        ways = [("direct", slot, slot_port, KEY), ("gateway", gateway, port, KEY)]
+        worker, worker_port = await running.enter_async_context(child("worker", str(slot_port)))
+        ways = [("direct", slot, slot_port, KEY), ("gateway", gateway, port, KEY), ("worker", worker, worker_port, KEY)]
         if shutil.which("nginx"):
             ways.insert(1, ("nginx", *running.enter_context(nginx(slot_port)), KEY))
         else:
@@ -309,6 +325,9 @@ def main() -> None:
             return
         case ["gateway", slot_port]:
             uvloop.run(run_gateway(slot_port))
+            return
+        case ["worker", slot_port]:
+            uvloop.run(run_gateway(slot_port, as_worker=True))
             return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("seconds", type=float, nargs="?", default=3.0)

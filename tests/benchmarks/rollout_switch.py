@@ -1,12 +1,14 @@
 """Callers while production changes: a promotion, a rollback, and a promotion by steps, under an open-loop load with live streams.
 
-    python -m tests.benchmarks.rollout_switch [RATE [STREAMS_PER_S]]
+    python -m tests.benchmarks.rollout_switch [RATE [STREAMS_PER_S]] [--workers N] [--steady SECONDS]
 
-The real server (supervisor, registry, controller, gateway) over stub engines. A request is sent at its time whether or not earlier
+The real server (supervisor, registry, controller, gateway or N gateway workers) over stub engines; with workers, a flip is over when
+all of them have made it, and each must have answered. A request is sent at its time whether or not earlier
 ones were answered, so a stall cannot hide itself. A flip takes as long as the latest request that was sent after the registry's
 commit and still answered by the release before; a flip's p99 is over the plain requests sent within a second of it.
 """
 
+import argparse
 import asyncio
 import os
 import statistics
@@ -14,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +67,7 @@ class Answer:
     done: float
     release: str
     fault: str
+    worker: str
 
 
 @dataclass(frozen=True)
@@ -120,19 +125,29 @@ class Site:
         return write_model(self.folder / name, name)
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        own = {"HOME": self.home, "PORT": self.port, "DRAIN_S": 20, "RECONCILE_S": 0.2, "MAX_IN_FLIGHT": 5000}
+    def serving(self, workers: int = 1) -> Iterator[None]:
+        own = {"HOME": self.home, "PORT": self.port, "DRAIN_S": 20, "RECONCILE_S": 0.2, "MAX_IN_FLIGHT": 5000, "GATEWAY_WORKERS": workers}
         env = {**os.environ, "PYTHONPATH": str(ROOT), **{f"TUNEGATE_{name}": str(value) for name, value in own.items()}}
         server = subprocess.Popen([sys.executable, "-c", SERVE, str(TOKEN_S)], cwd=ROOT, env=env)
         try:
             for release in (self.second, self.third):
                 self.registry.want_slot(release.id, utc_now() + timedelta(seconds=600))
-            until(lambda: all(self.is_ready(release) for release in (self.first, self.second, self.third)))
+            until(lambda: all(self.is_ready(release) for release in (self.first, self.second, self.third)) and self._takes_callers(workers))
             yield
         finally:
             server.terminate()
             server.wait(60)
             self.registry.close()
+
+    def _takes_callers(self, workers: int) -> bool:
+        """Whether so many processes do; many connections at once are more than one of them takes alone."""
+        lines = [HTTPConnection("127.0.0.1", self.port, timeout=30) for _ in range(32)]
+        try:
+            for line in lines:
+                line.request("GET", "/health")
+            return len({_process_of(line.getresponse().headers) for line in lines}) == workers
+        except OSError:
+            return False
 
     def is_ready(self, release: Release) -> bool:
         slots = self.registry.slots() if self.registry.server() else ()
@@ -175,14 +190,20 @@ class Load:
 
     async def _ask(self, session: aiohttp.ClientSession, *, stream: bool, words: int) -> None:
         body = {"model": "clinic", "messages": [{"role": "user", "content": "hello"}], "stream": stream, "max_tokens": words}
-        sent, release = time.time(), "none"
+        sent, release, worker = time.time(), "none", "none"
         try:
             async with session.post(self._url, json=body) as response:
                 release = response.headers.get("x-tunegate-release", "none")
+                worker = _process_of(response.headers)
                 fault = _fault(response.status, await response.read(), stream, words)
         except (aiohttp.ClientError, TimeoutError) as error:
             fault = repr(error)
-        self._figures.answers.append(Answer(stream, sent, time.time(), release, fault))
+        self._figures.answers.append(Answer(stream, sent, time.time(), release, fault, worker))
+
+
+def _process_of(headers: Mapping[str, str]) -> str:
+    """Which gateway process has answered."""
+    return headers.get("x-request-id", "req-none").split("-")[1]
 
 
 def _fault(status: int, body: bytes, stream: bool, words: int) -> str:
@@ -239,6 +260,8 @@ def report(figures: Figures) -> None:
     truncated = sum("truncated" in fault for fault in figures.faults)
     print(f"requests {len(figures.answers)}, of them streams {streams}; streams live during a flip {figures.live_streams()}")
     print(f"failed {len(figures.faults) - truncated}, truncated {truncated}; answered by {by_release}")
+    by_worker = Counter(answer.worker for answer in figures.answers)
+    print(f"gateway processes that answered {len(by_worker)}: {sorted(by_worker.values())}")
     for fault in figures.faults[:5]:
         print(f"  {fault}")
     for flip in figures.flips:
@@ -247,15 +270,19 @@ def report(figures: Figures) -> None:
     print(f"p99 of plain requests: {near * 1e3:.1f} ms near a flip, {away * 1e3:.1f} ms away from all; ratio {near / away:.2f}")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure and print."""
-    plain_per_s = float(arguments[0]) if arguments else 300.0
-    streams_per_s = float(arguments[1]) if len(arguments) > 1 else 50.0
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("rate", type=float, nargs="?", default=300.0, help="plain requests a second")
+    parser.add_argument("streams", type=float, nargs="?", default=50.0, help="streams begun a second")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--steady", type=float, default=6.0, metavar="SECONDS", help="load before, between and after the flips")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         site = Site(Path(folder))
-        with site.serving():
-            report(asyncio.run(switch_under_load(site, plain_per_s, streams_per_s, steady_s=6.0)))
+        with site.serving(given.workers):
+            report(asyncio.run(switch_under_load(site, given.rate, given.streams, given.steady)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

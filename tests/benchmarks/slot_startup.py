@@ -9,9 +9,11 @@ server takes it, "second" the same again. Both ways serve the same model in bflo
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -48,9 +50,10 @@ def start(way: str, argv: tuple[str, ...], env: Mapping[str, str], port: int) ->
     """Run it until it has answered twice, then stop it."""
     found = Start(way)
     began = time.monotonic()
+    sockets = tempfile.mkdtemp(prefix="startup-")
     process = subprocess.Popen(
         argv,
-        env={**os.environ, **env, "VLLM_API_KEY": KEY},
+        env={**os.environ, **env, "VLLM_API_KEY": KEY, "VLLM_RPC_BASE_PATH": sockets},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -71,6 +74,7 @@ def start(way: str, argv: tuple[str, ...], env: Mapping[str, str], port: int) ->
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         reading.join()
+        shutil.rmtree(sockets)
     return found
 
 

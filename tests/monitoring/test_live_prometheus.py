@@ -33,9 +33,9 @@ from serving.slots import SlotProcess, read_key
 from serving.surroundings import Surroundings
 from serving.training_now import TrainingNow, tell
 from tests.fakes_engine_tiny import write_tiny_model
-from tests.fakes_gateway import CHAT, PUBLIC_NAME, Stack, backend_of, gateway_over, release
+from tests.fakes_gateway import CHAT, PUBLIC_NAME, Stack, backend_of, gateway_over
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
-from tests.fakes_serving import slot_info
+from tests.fakes_serving import bare_release, slot_info
 from tests.fakes_suites import many_prompts, write_suite
 
 PROMETHEUS = shutil.which("prometheus")
@@ -69,7 +69,7 @@ def registry_of(port: int) -> Snapshot:
 
     return Snapshot(
         generation=2,
-        releases=(release(1, State.RETIRED), release(2, State.LIVE), release(3, State.CANARY)),
+        releases=(bare_release(1, State.RETIRED), bare_release(2, State.LIVE), bare_release(3, State.CANARY)),
         slots=(slot(2, SlotState.READY, port), slot(3, SlotState.STARTING, None)),
         leases={},
         steps={(PUBLIC_NAME, State.LIVE): 2, (PUBLIC_NAME, State.RETIRED): 1},

@@ -9,7 +9,7 @@ from serving.lifecycle import State
 from serving.line_log import LOG_NAME, STEPS, VERDICTS, Entry, LineLog, append
 from serving.metrics import GatewayMetrics
 from serving.records import Snapshot
-from tests.fakes_gateway import release
+from tests.fakes_serving import bare_release
 
 
 def entry(step: str = "sft", outcome: str = "ok", public_name: str = "clinic", **more: object) -> Entry:
@@ -17,7 +17,7 @@ def entry(step: str = "sft", outcome: str = "ok", public_name: str = "clinic", *
 
 
 def known() -> Snapshot:
-    return Snapshot(generation=1, releases=(release(1, State.LIVE),), slots=(), leases={}, steps={})
+    return Snapshot(generation=1, releases=(bare_release(1, State.LIVE),), slots=(), leases={}, steps={})
 
 
 def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:

@@ -19,7 +19,8 @@ from serving.live_reference import LiveReference, read_reference, write_referenc
 from serving.live_sample import LiveSample
 from serving.metrics import GatewayMetrics
 from serving.records import SlotState, Snapshot
-from tests.fakes_gateway import release, slot_info
+from tests.fakes_gateway import slot_info
+from tests.fakes_serving import bare_release
 
 CLINIC = Path("flows/recipes/clinic_en/suite")
 SAFETY = Path("flows/recipes/safety")
@@ -44,7 +45,7 @@ def sample(prompt: str, answer: str, release_id: str = "clinic-1") -> Sample:
 def known_release() -> GatewayMetrics:
     metrics = GatewayMetrics()
     slots = (slot_info(1, SlotState.READY),)
-    metrics.follow(Snapshot(generation=1, releases=(release(1, State.LIVE),), slots=slots, leases={}, steps={}))
+    metrics.follow(Snapshot(generation=1, releases=(bare_release(1, State.LIVE),), slots=slots, leases={}, steps={}))
     return metrics
 
 

@@ -7,7 +7,8 @@ from serving.lifecycle import State
 from serving.metrics import GatewayMetrics, series_names
 from serving.metrics_requests import INFERENCE_ROUTES, OUTCOMES
 from serving.records import Release, SlotInfo, SlotState, Snapshot
-from tests.fakes_gateway import release, slot_info
+from tests.fakes_gateway import slot_info
+from tests.fakes_serving import bare_release
 
 
 def snapshot(
@@ -24,7 +25,7 @@ def samples(metrics: GatewayMetrics, name: str) -> dict[tuple[str, ...], float]:
 def test_a_release_has_every_outcome_at_zero_before_its_first_request() -> None:
     """`rate()` sees no increase in a series that is born at 1."""
     metrics = GatewayMetrics()
-    metrics.follow(snapshot(release(1, State.LIVE)))
+    metrics.follow(snapshot(bare_release(1, State.LIVE)))
     counts = {labels: count for labels, count in samples(metrics, "tunegate_requests_total").items() if "clinic-1" in labels}
     assert len(counts) == len(OUTCOMES) * len(INFERENCE_ROUTES)
     assert set(counts.values()) == {0.0}
@@ -32,10 +33,10 @@ def test_a_release_has_every_outcome_at_zero_before_its_first_request() -> None:
 
 def test_a_release_has_one_state_at_a_time() -> None:
     metrics = GatewayMetrics()
-    metrics.follow(snapshot(release(1, State.LIVE)))
-    metrics.follow(snapshot(release(1, State.RETIRED), release(2, State.LIVE), generation=2))
+    metrics.follow(snapshot(bare_release(1, State.LIVE)))
+    metrics.follow(snapshot(bare_release(1, State.RETIRED), bare_release(2, State.LIVE), generation=2))
     info = samples(metrics, "tunegate_release_info")
-    assert set(info) == {("clinic", "clinic-1", "d1", "retired"), ("clinic", "clinic-2", "d2", "live")}
+    assert set(info) == {("1" * 64, "clinic", "clinic-1", "retired"), ("2" * 64, "clinic", "clinic-2", "live")}
     assert samples(metrics, "tunegate_champion_generation") == {(): 2.0}
 
 
@@ -84,7 +85,7 @@ def test_two_gateways_share_no_counter() -> None:
 def test_a_release_without_an_engine_costs_one_series() -> None:
     """Old releases add up; each must not bring its histograms along."""
     metrics = GatewayMetrics()
-    metrics.follow(snapshot(*(release(number, State.RETIRED) for number in range(1, 101)), release(101, State.LIVE)))
+    metrics.follow(snapshot(*(bare_release(number, State.RETIRED) for number in range(1, 101)), bare_release(101, State.LIVE)))
     assert len(samples(metrics, "tunegate_release_info")) == 101
     assert len(samples(metrics, "tunegate_request_duration_seconds_count")) == len(INFERENCE_ROUTES)
 

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from serving.memory import GpuMemory, MachineMemory
 from serving.places import Tenancy, places
 from serving.records import Release
 from serving.rollout_section import RolloutSection, RolloutStep
+from tests.fakes_serving import bare_release
 
 
 class Fixed:
@@ -34,21 +34,7 @@ class Fixed:
 
 
 def release(number: int, state: State, change: str = "auto", name: str = "clinic", engine: str = "vllm") -> Release:
-    return Release(
-        id=f"{name}-{number}",
-        public_name=name,
-        number=number,
-        state=state,
-        model_digest="a" * 64,
-        model_dir=Path("/models/a"),
-        evidence_digest=None,
-        report_path=None,
-        judged_against=None,
-        recipe_name="demo",
-        requester="ann",
-        created_at=datetime(2030, 1, 1, tzinfo=UTC),
-        serving=ServingSection.model_validate({"public_name": name, "change": change, "engine": engine}),
-    )
+    return bare_release(number, state, name=name, change=change, engine=engine)
 
 
 LIVE, OLD, CANARY = release(1, State.LIVE), release(2, State.RETIRED), release(3, State.CANARY)

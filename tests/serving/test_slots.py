@@ -6,39 +6,24 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
 
-from serving.config import ServingSection
 from serving.engine import EngineCommand
 from serving.errors import SlotError
 from serving.lifecycle import State
-from serving.records import Release
+from serving.slot_sockets import make_sockets, remove_sockets, sweep_sockets
 from serving.slots import SlotProcess, free_port, read_key
-from tests.fakes_serving import fake_engine
+from tests.fakes_serving import bare_release, fake_engine
 
 ROOT = Path(__file__).parents[2]
-RELEASE = Release(
-    id="clinic-3",
-    public_name="clinic",
-    number=3,
-    state=State.LIVE,
-    model_digest="a" * 64,
-    model_dir=Path("/models/a"),
-    evidence_digest=None,
-    report_path=None,
-    judged_against=None,
-    recipe_name="demo",
-    requester="ann",
-    created_at=datetime(2030, 1, 1, tzinfo=UTC),
-    serving=ServingSection(public_name="clinic"),
-)
+RELEASE = bare_release(3, State.LIVE)
 
 
 def slot_in(folder: Path, *flags: str, start_timeout_s: float = 30.0, exit_grace_s: float = 5.0) -> SlotProcess:
@@ -254,6 +239,42 @@ def test_nothing_of_an_engine_outlives_its_server_or_its_leash(tmp_path: Path, l
         for process in processes[2:]:
             if victim == "leash" and process.is_running():
                 process.kill()
+
+
+def test_the_sockets_of_an_engine_lie_in_a_short_private_folder_that_ends_with_it(tmp_path: Path) -> None:
+    """vLLM adds a slash and a UUID, 37 bytes; a Unix socket's path has at most 107."""
+    slot, folders = slot_in(tmp_path), list[Path]()
+
+    async def story() -> None:
+        folder = Path(psutil.Process(slot.pid).environ()["VLLM_RPC_BASE_PATH"])
+        folders.append(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert len(os.fsencode(folder)) + 37 <= 107
+        (folder / "0f8fad5b-d9cb-469f-a165-70867728950e").touch()
+
+    asyncio.run(run(slot, story))
+    assert [folder.exists() for folder in folders] == [False]
+
+
+def test_sockets_that_a_killed_server_left_are_swept_and_nothing_else_is(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    left, precious = make_sockets(tmp_path / "one"), tmp_path / "precious"
+    (left / "socket").touch()
+    precious.mkdir()
+    (tmp_path / "other" / "sockets").symlink_to(precious)
+    sweep_sockets(tmp_path)
+    assert (left.exists(), precious.exists()) == (False, True)
+
+
+def test_a_temporary_folder_with_a_long_name_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    made = make_sockets(tmp_path)
+    remove_sockets(tmp_path)
+    assert made.parent != long
+    assert not made.exists()
 
 
 def test_free_ports_are_free_and_outside_the_range_of_outgoing_connections() -> None:

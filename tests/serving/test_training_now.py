@@ -9,7 +9,7 @@ from serving.lifecycle import State
 from serving.metrics import GatewayMetrics
 from serving.records import Snapshot
 from serving.training_now import FOLDER, FRESH_S, TrainingNow, forget, tell, trainings
-from tests.fakes_gateway import release
+from tests.fakes_serving import bare_release
 from training.progress import Progress
 
 NOW = TrainingNow(at=1000.0, public_name="clinic", stage="sft", step=3, steps=9, loss=1.5, tokens_per_s=250.0)
@@ -17,7 +17,7 @@ NOW = TrainingNow(at=1000.0, public_name="clinic", stage="sft", step=3, steps=9,
 
 def shown(*running: TrainingNow) -> GatewayMetrics:
     metrics = GatewayMetrics()
-    metrics.follow(Snapshot(generation=1, releases=(release(1, State.LIVE),), slots=(), leases={}, steps={}))
+    metrics.follow(Snapshot(generation=1, releases=(bare_release(1, State.LIVE),), slots=(), leases={}, steps={}))
     metrics.training.show(running)
     return metrics
 

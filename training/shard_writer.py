@@ -1,8 +1,8 @@
 """Writes one safetensors file front to back while its tensors are computed: one pass for the bytes, their sha256 and the disk.
 
-The header comes first and holds only names, types and shapes, so no tensor has to wait for another. Writing and hashing go on
-behind the caller's next computation, flushing behind the writing; a few blocks at most are held. A file has its name only when it is
-whole. Knows nothing of merging. Next: `fold.py`.
+The header comes first and holds only names, types and shapes, so no tensor has to wait for another. Writing and hashing go on side
+by side behind the caller's next computation, flushing behind the writing; a few megabytes at most are held. A file has its name only
+when it is whole. Knows nothing of merging. Next: `fold.py`.
 Format: 8 bytes length, JSON header, then the tensors (https://huggingface.co/docs/safetensors, checked by its reader in the tests).
 """
 
@@ -27,7 +27,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 PARTIAL = ".partial"
 _ALIGNMENT = 8
-_BLOCKS_AHEAD = 2
+_BYTES_AHEAD = 16 << 20
 _FLUSHED_BYTES = 128 << 20  # waiting for the disk starts here, not when the last byte is written
 
 
@@ -51,10 +51,10 @@ class ShardWriter:
     def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
         self._path, self._partial = path, path.with_name(path.name + PARTIAL)
         self._wanted_bytes = sum(entry.size_bytes for entry in entries)
-        self._size_bytes, self._unflushed_bytes, self._sha256 = 0, 0, hashlib.sha256()
+        self._size_bytes, self._unflushed_bytes, self._ahead_bytes, self._sha256 = 0, 0, 0, hashlib.sha256()
         self._file = self._partial.open("wb", buffering=0)
-        self._writer, self._flusher = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self._ahead: deque[Future[None]] = deque()
+        self._writer, self._hasher, self._flusher = ThreadPoolExecutor(1), ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._ahead: deque[tuple[int, Future[None], Future[None]]] = deque()
         self._flushes: list[Future[None]] = []
         header = _header(entries)
         self._header_bytes = len(header)
@@ -64,7 +64,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for pool in (self._writer, self._flusher):
+        for pool in (self._writer, self._hasher, self._flusher):
             pool.shutdown(cancel_futures=kind is not None)
         self._file.close()
         if kind is not None:
@@ -72,9 +72,11 @@ class ShardWriter:
 
     def put(self, block: Any) -> None:
         """Take the next bytes, an object with the buffer protocol that nobody changes afterwards."""
-        self._ahead.append(self._writer.submit(self._write, memoryview(block).cast("B")))
-        while len(self._ahead) > _BLOCKS_AHEAD:
-            self._ahead.popleft().result()
+        content = memoryview(block).cast("B")
+        self._ahead.append((len(content), self._writer.submit(self._write, content), self._hasher.submit(self._sha256.update, content)))
+        self._ahead_bytes += len(content)
+        while self._ahead_bytes > _BYTES_AHEAD:
+            self._wait_for_oldest()
 
     def finish(self) -> FileDigest:
         """Wait until every byte is on the disk and give the file its name.
@@ -83,7 +85,7 @@ class ShardWriter:
             ValueError: the blocks are not the tensors that were announced.
         """
         while self._ahead:
-            self._ahead.popleft().result()
+            self._wait_for_oldest()
         for flush in self._flushes:
             flush.result()
         if self._size_bytes != self._header_bytes + self._wanted_bytes:
@@ -93,8 +95,13 @@ class ShardWriter:
         sync_folder(self._path.parent)
         return FileDigest(path=self._path.name, size_bytes=self._size_bytes, sha256=self._sha256.hexdigest())
 
+    def _wait_for_oldest(self) -> None:
+        size_bytes, written, hashed = self._ahead.popleft()
+        written.result()
+        hashed.result()
+        self._ahead_bytes -= size_bytes
+
     def _write(self, block: memoryview) -> None:
-        self._sha256.update(block)
         while block:
             block = block[self._written(block) :]
         if self._unflushed_bytes >= _FLUSHED_BYTES:

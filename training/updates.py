@@ -1,7 +1,8 @@
 """What an artefact changes in each weight of its base model, read from its files: one formula for each method that can be merged.
 
 Sources: LoRA W + s·BA, with s = alpha / r, or alpha / sqrt(r) for rsLoRA; DoRA m·(W + s·BA) / ‖W + s·BA‖ by row; AdaLoRA W + s·B(A∘E);
-IA³ W scaled by row, or by column in the feed-forward block; weights that were trained whole take the base's place.
+IA³ W scaled by row, or by column in the feed-forward block; weights that were trained whole take the base's place. All of it in fp64:
+where an update takes away almost all of a weight, fp32's rounding is many steps of the small number that is left.
 Knows nothing of shards or of how good a merge is. Next: `fold.py`, which applies them.
 """
 
@@ -35,7 +36,7 @@ class Update(Protocol):
         """Raises: MergeError when it does not fit this weight."""
 
     def apply(self, weight: Tensor, rows: slice) -> Tensor:
-        """These rows of the new weight in fp32, from the old ones in fp32."""
+        """These rows of the new weight in fp64, from the old ones in fp64, which may be written over."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class LowRank:
         _require_shape(name, weight, (self.up.shape[0], self.down.shape[1]))
 
     def apply(self, weight: Tensor, rows: slice) -> Tensor:
-        new = (self.up[rows].float() @ self.down.float()).mul_(self.scale).add_(weight)
+        new = weight.addmm_(self.up[rows].double(), self.down.double(), alpha=self.scale)
         if self.lengths is None:
             return new
-        factors: Tensor = self.lengths[rows].float() / torch.linalg.vector_norm(new, dim=1)
+        factors: Tensor = self.lengths[rows].double() / torch.linalg.vector_norm(new, dim=1)
         return new.mul_(factors[:, None])
 
 
@@ -69,7 +70,7 @@ class Scaled:
         _require_shape(name, weight, (rows if columns == 1 else weight.shape[0], columns if rows == 1 else weight.shape[1]))
 
     def apply(self, weight: Tensor, rows: slice) -> Tensor:
-        return weight * (self.factors if len(self.factors) == 1 else self.factors[rows]).float()
+        return weight.mul_((self.factors if len(self.factors) == 1 else self.factors[rows]).double())
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Replaced:
         _require_shape(name, weight, tuple(self.tensor.shape))
 
     def apply(self, weight: Tensor, rows: slice) -> Tensor:
-        return self.tensor[rows].float()
+        return self.tensor[rows].double()
 
 
 def read_updates(folder: Path) -> dict[str, Update]:

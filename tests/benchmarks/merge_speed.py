@@ -7,8 +7,9 @@ linear layers) for each. In every round each way has its turn in a process of it
 waiting for the disk:
 
     copy            cp of all files, and fsync
-    copy + sha256   the same, then sha256sum of the copies
+    copy + sha256   the same, then sha256sum of the copies: what a merge with sha256 can at best be as fast as
     merge           ours: merged, hashed and on the disk
+    merge unhashed  the same with the sha256 left out, to see what it costs
     peft            from_pretrained, merge_and_unload, save_pretrained; `saved` is before fsync, `on the disk` after
 
 Imports are not counted. Memory is the highest RssAnon a process had: what it holds itself, without the page cache; its imports' share
@@ -29,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -48,7 +50,7 @@ LAYERS = {
     "mlp.up_proj": (INNER, WIDTH),
     "mlp.down_proj": (WIDTH, INNER),
 }
-WAYS = ("copy", "copy + sha256", "merge", "peft")
+WAYS = ("copy", "copy + sha256", "merge", "merge unhashed", "peft")
 
 
 def main() -> int:
@@ -89,16 +91,18 @@ def measure(gigabytes: float, rounds: int, folder: Path) -> bool:
 
 def show_goals(middle: dict[str, dict[str, float]]) -> bool:
     """Print each ratio beside its goal."""
-    ours, peft = middle["merge"], middle["peft"]
+    ours, peft, copied = middle["merge"], middle["peft"], middle["copy"]["on the disk s"]
     goals = [
-        ("merge with sha256, against copy + fsync", ours["on the disk s"] / middle["copy"]["on the disk s"], 2.0),
-        ("merge with sha256, against copy + fsync + sha256", ours["on the disk s"] / middle["copy + sha256"]["on the disk s"], 1.5),
+        ("merge with sha256, against copy + fsync", ours["on the disk s"] / copied, 2.0),
+        ("merge without it, against copy + fsync", middle["merge unhashed"]["on the disk s"] / copied, 1.5),
         ("merge against peft, both on the disk", ours["on the disk s"] / peft["on the disk s"], 0.5),
         ("merge on the disk against peft merely saved", ours["on the disk s"] / peft["saved s"], 0.5),
         ("anonymous memory against peft", ours["anonymous MB"] / peft["anonymous MB"], 0.15),
     ]
     for name, ratio, goal in goals:
         print(f"  {name:<50} {ratio:6.3f}  (goal {goal}) {'met' if ratio <= goal else 'MISSED'}")
+    floor = ours["on the disk s"] / middle["copy + sha256"]["on the disk s"]
+    print(f"  {'merge with sha256, against copy + fsync + sha256':<50} {floor:6.3f}  (no goal: both do the same to the bytes)")
     return all(ratio <= goal for _, ratio, goal in goals)
 
 
@@ -124,12 +128,14 @@ def turn(way: str, base: Path, adapter: Path, out: Path) -> dict[str, float]:
 def one(way: str, base: Path, adapter: Path, out: Path) -> dict[str, float]:
     """Run a way once and say what it took."""
     run = {"copy": copy, "merge": merge, "peft": merge_with_peft}[way.split(" ")[0]]()
+    if way == "merge unhashed":
+        leave_out_hashing()
     imported_mb = anonymous_mb()
     with Highest() as highest:
         started = time.perf_counter()
         run(base, adapter, out)
         saved_s = time.perf_counter() - started
-        if way != "merge":
+        if not way.startswith("merge"):
             sync(out)
         if way == "copy + sha256":
             subprocess.run(["sha256sum", *map(str, sorted(out.glob("*.safetensors")))], check=True, stdout=subprocess.DEVNULL)
@@ -160,6 +166,24 @@ def merge() -> Way:
         fold(base, read_updates(adapter), out, lambda name, tensor: tensor, lambda done, total: None)
 
     return run
+
+
+class Unhashed:
+    """Takes a hash's place."""
+
+    def update(self, content: object) -> None:
+        """Costs nothing."""
+
+    def hexdigest(self) -> str:
+        """No digest."""
+        return ""
+
+
+def leave_out_hashing() -> None:
+    """From here on this process writes shards without their sha256."""
+    from training import shard_writer
+
+    shard_writer.hashlib = SimpleNamespace(sha256=Unhashed)
 
 
 def merge_with_peft() -> Way:

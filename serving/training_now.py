@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _log = logging.getLogger(__name__)
 
-TrainingStage = Literal["sft", "preference"]
+TrainingStage = Literal["sft", "preference", "reward", "online"]
 TRAINING_STAGES: tuple[TrainingStage, ...] = get_args(TrainingStage)
 FOLDER = "training"
 FRESH_S = 900.0  # a step of a large model on a slow machine takes minutes

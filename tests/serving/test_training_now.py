@@ -67,13 +67,14 @@ def test_a_folder_that_cannot_be_written_ends_no_training(tmp_path: Path, caplog
     forget(tmp_path / "absent", "clinic")
 
 
-def test_a_stage_that_trains_tells_the_server_until_it_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["sft", "preference", "reward", "online"])
+def test_a_stage_that_trains_tells_the_server_until_it_ends(tmp_path: Path, stage: str) -> None:
     heard: list[Progress] = []
-    with told_live(tmp_path, "clinic", "sft", heard.append) as report:
+    with told_live(tmp_path, "clinic", stage, heard.append) as report:
         report(Progress(2, 9, "steps", "loss 1.500", {"loss": 1.5, "memory_bytes": 2e9}))
         (told,) = trainings(tmp_path, 0.0)
 
-    assert (told.public_name, told.stage, told.step, told.steps, told.loss, told.memory_bytes) == ("clinic", "sft", 2, 9, 1.5, 2e9)
+    assert (told.public_name, told.stage, told.step, told.steps, told.loss, told.memory_bytes) == ("clinic", stage, 2, 9, 1.5, 2e9)
     assert [progress.note for progress in heard] == ["loss 1.500"]
     assert list((tmp_path / FOLDER).iterdir()) == []
 

@@ -85,6 +85,8 @@ class Staff:
         async with self._exchanging:
             relieved = []
             for old in sorted(self._workers, key=lambda worker: worker.number):
+                if self._closing.is_set():
+                    break
                 new = await self._start()
                 if not await new.opens():
                     _log.error("a new gateway worker ended with status %s; the others go on", new.process.returncode)
@@ -117,29 +119,35 @@ class Staff:
             if worker.relieved:
                 return
             crashes = 1 if monotonic() - worker.began_s > _SETTLED_S else crashes + 1
+            _log.error("gateway worker %d ended with status %s; another one starts", worker.number, worker.process.returncode)
+            successor = await self._succeed(crashes)
+            if successor is None:
+                return
+            worker = successor
+
+    async def _succeed(self, crashes: int) -> "_Worker | None":
+        """Somebody in the place of one who crashed, after a while; None when nobody is wanted any more."""
+        while True:
             pause_s = backoff_s(crashes, self._settings.restart_first_s, self._settings.restart_cap_s)
-            _log.error("gateway worker %d ended with status %s; again in %g s", worker.number, worker.process.returncode, pause_s)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause_s)
             if self._closing.is_set():
-                return
-            worker = await self._start()
+                return None
+            try:
+                return await self._start()
+            except OSError as error:  # no memory, no process, no file: it may be better later
+                _log.error("no gateway worker can be started: %s", error)
+                crashes += 1
 
     async def _start(self) -> "_Worker":
         number = min(self._free)
         self._free.remove(number)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            inherited = (theirs.fileno(), self._listener.fileno(), self._ledger.memory, *self._ledger.bells)
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "serving.gateway_worker", str(theirs.fileno())),
-                env={name: value for name, value in os.environ.items() if not name.startswith("TUNEGATE_")},
-                pass_fds=inherited,
-                stdin=DEVNULL,
-                # A Ctrl-C at the terminal is for the server, which has them drain.
-                start_new_session=True,
-            )
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MOST_LINE_BYTES)
+        try:
+            process, line = await self._spawn()
+        except OSError:
+            self._free.add(number)
+            raise
+        reader, writer = await asyncio.open_unix_connection(sock=line, limit=MOST_LINE_BYTES)
         worker = _Worker(number, process, reader, writer, self._house)
         writer.write(self._terms(number).spelled())
         self._metrics.begins(number, process.pid)
@@ -147,6 +155,24 @@ class Staff:
         if self._closing.is_set():
             worker.relieve()
         return worker
+
+    async def _spawn(self) -> tuple[Process, socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            inherited = (theirs.fileno(), self._listener.fileno(), self._ledger.memory, *self._ledger.bells)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "serving.gateway_worker", str(theirs.fileno())),
+                    env={name: value for name, value in os.environ.items() if not name.startswith("TUNEGATE_")},
+                    pass_fds=inherited,
+                    stdin=DEVNULL,
+                    # A Ctrl-C at the terminal is for the server, which has them drain.
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return process, ours
 
     def _terms(self, number: int) -> Terms:
         return Terms(

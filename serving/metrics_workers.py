@@ -5,6 +5,7 @@ worker of that number goes on with. Next: `gateway_workers.py`, which knows the 
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,8 @@ class WorkersMetrics(Collector):
 
     def begins(self, number: int, pid: int) -> None:
         """A worker of this number has been started."""
-        self._workers[number] = psutil.Process(pid)
+        with suppress(psutil.NoSuchProcess):  # gone already; whoever started it will see
+            self._workers[number] = psutil.Process(pid)
 
     def ended(self, number: int) -> None:
         """It is no more: what it had in flight is not."""

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from openai import OpenAI
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +11,10 @@ from rich.table import Table
 from evaluation.rules import RuleResult, judge_answer, rules_for
 from evaluation.suite import Prompt, Suite
 from flows.display import plain
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
 QUESTIONS = 3
 _TIMEOUT_S = 120.0
@@ -35,6 +38,8 @@ def questions(suite: Suite, count: int = QUESTIONS) -> list[Prompt]:
 
 def ask(base_url: str, key: SecretStr, model: str, suite: Suite, prompts: Sequence[Prompt]) -> list[ShownAnswer]:
     """Ask the gateway as an application would; one answer per prompt."""
+    from openai import OpenAI  # a second of imports that only a question needs
+
     client = OpenAI(base_url=f"{base_url}/v1", api_key=key.get_secret_value(), timeout=_TIMEOUT_S)
     return [_ask(client, model, suite, prompt) for prompt in prompts]
 
@@ -50,7 +55,7 @@ def side_by_side(console: Console, prompts: Sequence[Prompt], before: Sequence[S
     console.print(table)
 
 
-def _ask(client: OpenAI, model: str, suite: Suite, prompt: Prompt) -> ShownAnswer:
+def _ask(client: "OpenAI", model: str, suite: Suite, prompt: Prompt) -> ShownAnswer:
     messages: list[ChatCompletionMessageParam] = [
         {"role": message.role, "content": message.content}  # type: ignore[misc]  # the roles are the client's
         for message in prompt.messages

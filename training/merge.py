@@ -22,6 +22,7 @@ from training.config import MergeSection, QuantizationSection
 from training.errors import InputError
 from training.fold import Weight, fold
 from training.measure import AnswerTokens, Judge, ValidationPrompt, count_passes, divergence, read_answers
+from training.parent import require_trained_on
 from training.prepare import VALIDATION, read_prepared
 from training.progress import Progress, Report
 from training.records import (
@@ -61,7 +62,8 @@ def merge_adapter(
         MergeError: the adapter cannot be folded into these weights.
     """
     started = time.monotonic()
-    _require_match(base, adapter, prompts)
+    require_trained_on(base, adapter)
+    _require_prompts(prompts)
     for folder, files in ((Path(base.folder), base.files), (dataset_dir, dataset.files), (adapter_dir, adapter.files)):
         verify_files(folder, files)
     settle(0)
@@ -152,13 +154,7 @@ class _Bench:
         )
 
 
-def _require_match(base: BaseModelRecord, adapter: AdapterArtifact, prompts: Sequence[ValidationPrompt]) -> None:
-    if adapter.base_digest != base.digest:
-        raise InputError(
-            f"the adapter was trained on base model {adapter.base_digest[:12]}, this is {base.digest[:12]}",
-            why="its numbers mean nothing on other weights",
-            do="merge with the base model it was trained on, or train it again",
-        )
+def _require_prompts(prompts: Sequence[ValidationPrompt]) -> None:
     if not prompts:
         raise InputError(
             "there are no validation prompts",

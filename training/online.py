@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,22 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from training.adapters import load_adapter, trainable_parameters
-from training.builders import load_base, settle, training_arguments
+from training.adapters import save_adapter
+from training.builders import training_arguments
 from training.chat import prompt_ids
-from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.errors import InputError, TrainingError
 from training.measure import ValidationPrompt
 from training.online_section import OnlineSection
+from training.outcome import checkpoints_for, figures, keep, run
+from training.parent import load_parent, taken_over
+from training.practice.trackers import require_trackers
 from training.progress import Report
-from training.records import CHECKPOINTS, AdapterArtifact, BaseModelRecord, digest_of, verify_files
+from training.records import AdapterArtifact, BaseModelRecord, digest_of
 from training.rewarding import Answered, Rewarding
-from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, keep, run
 from training.tokenizer import load_tokenizer
 from training.trained import TrainedCheckpoints
-from training.watch import Watch, losses
+from training.watch import Watch
 
 _INHERITED = ("learning_rate", "gradient_accumulation")
 
@@ -55,47 +56,36 @@ def train_online(
         TrainingError: no reward ever differed, the loss left the finite numbers, or the disk is full.
     """
     started = time.monotonic()
-    _require_usable(online, base, parent, len(prompts))
-    verify_files(parent_dir, parent.files)
-    # A pass of the trainer counts answers, the recipe counts prompts.
-    passes = {key: getattr(online, key) for key in _INHERITED}
-    passes |= {"batch_size": online.batch_size * online.answers_per_prompt, "epochs": 1.0}
-    merged_section = sft.model_copy(update={**passes, "neftune_alpha": 0.0})
-    settle(sft.seed)
-    trusted, changes = model.trust_remote_code, parent.config_changes
-    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=changes)
-    adapted, tokenizer = load_adapter(weights, parent_dir, trainable=True), load_tokenizer(Path(base.folder))
-    trained, rows = trainable_parameters(adapted), _in_order(_rows(tokenizer, prompts), online.epochs, sft.seed)
-    section_digest = digest_of([online.digest, merged_section.digest, rewarding.digest, digest_of(rows)])
-    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, parent.digest, section_digest]))
-    checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trained)
-    trainer = _trainer(adapted, merged_section, online, tokenizer, rows, rewarding, RewardWatch(report, checkpoints))
+    require_trackers(sft.report_to)
+    _require_prompts(online, len(prompts))
+    adapted, tokenizer = load_parent(model, sft, base, parent_dir, parent), load_tokenizer(Path(base.folder))
+    section, rows = _as_passes(sft, online), _in_order(_rows(tokenizer, prompts), online.epochs, sft.seed)
+    section_digest = digest_of([online.digest, section.digest, rewarding.digest, digest_of(rows)])
+    checkpoints = checkpoints_for(out, [base.digest, parent.digest, section_digest], adapted)
+    watch = RewardWatch(report, checkpoints, parent.course.warnings, sft.report_to)
+    trainer = _trainer(adapted, section, online, tokenizer, rows, rewarding, watch)
     run(trainer, checkpoints)
-    first_loss, last_loss = losses(trainer.state)
     first_reward, last_reward = _rewards(trainer.state.log_history)
     artifact = AdapterArtifact(
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_s=time.monotonic() - started,
+        **taken_over(parent),
+        **figures(trainer, started),
         stage="online",
         method=parent.method,
         objective=online.in_words,
-        config_changes=parent.config_changes,
-        base_digest=base.digest,
         dataset_digest=parent.dataset_digest,
-        parent_digest=parent.digest,
         section_digest=section_digest,
-        quantization=parent.quantization,
-        double_quant=parent.double_quant,
-        trainable_parameters=trained,
-        steps=trainer.state.global_step,
-        first_loss=first_loss,
-        last_loss=last_loss,
-        validation_loss=None,
         first_reward=first_reward,
         last_reward=last_reward,
         files=(),
     )
-    return keep(adapted, artifact, base, checkpoints, out)
+    return keep(artifact, checkpoints, out, partial(save_adapter, adapted, out, base.source))
+
+
+def _as_passes(sft: SftSection, online: OnlineSection) -> SftSection:
+    """The section as the trainer takes it: its passes count answers, the recipe's count prompts."""
+    passes = {key: getattr(online, key) for key in _INHERITED}
+    passes |= {"batch_size": online.batch_size * online.answers_per_prompt, "epochs": 1.0}
+    return sft.model_copy(update={**passes, "neftune_alpha": 0.0})
 
 
 class RewardWatch(Watch):
@@ -109,11 +99,21 @@ class RewardWatch(Watch):
         return f"mean reward {state.log_history[-1]['reward']:.3f}, {super()._note(loss, state)}"
 
 
-class GroupTrainer(TrainedCheckpoints, GRPOTrainer):  # type: ignore[misc]
+class _CountedAnswers(TrainedCheckpoints):
+    """Tells the watch how many tokens were trained on."""
+
+    watch: Watch
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self.watch.tokens += int(inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
+        return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+
+class GroupTrainer(_CountedAnswers, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPOTrainer; the divergence is part of the loss."""
 
 
-class LeaveOneOutTrainer(TrainedCheckpoints, RLOOTrainer):  # type: ignore[misc]
+class LeaveOneOutTrainer(_CountedAnswers, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOOTrainer; the divergence is taken off the reward."""
 
 
@@ -142,8 +142,9 @@ def _trainer(
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=watch.callbacks,
     )
+    trainer.watch = watch
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -176,13 +177,7 @@ def _rewards_for_trl(rewarding: Rewarding) -> Callable[..., Sequence[float | Non
     return reward
 
 
-def _require_usable(online: OnlineSection, base: BaseModelRecord, parent: AdapterArtifact, prompts: int) -> None:
-    if parent.base_digest != base.digest:
-        raise InputError(
-            f"the adapter was trained on base model {parent.base_digest[:12]}, this is {base.digest[:12]}",
-            why="its numbers mean nothing on other weights",
-            do="train the adapter again on this base model",
-        )
+def _require_prompts(online: OnlineSection, prompts: int) -> None:
     if prompts < online.prompts_per_step:
         raise InputError(
             f"`online.prompts` has {prompts} prompts, and a step takes {online.prompts_per_step}",

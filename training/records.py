@@ -171,7 +171,7 @@ class AdapterArtifact(Record):
     steps: int
     first_loss: float
     last_loss: float
-    validation_loss: float | None
+    validation_loss: float | None = None
     course: Course = Field(default=Course(), description="what happened on the way")
     processes: int = Field(default=1, description="how many trained it together; the same steps, rounded in another order")
     first_margin: float | None = Field(default=None, description="by how much preferred answers were ahead at first")
@@ -195,6 +195,7 @@ class RewardArtifact(Record):
     steps: int
     first_loss: float
     last_loss: float
+    course: Course = Field(default=Course(), description="what happened on the way")
     held_out_pairs: int
     held_out_accuracy: float = Field(ge=0, le=1, description="share of the held-back pairs that it puts in order")
     files: tuple[FileDigest, ...]

@@ -6,7 +6,7 @@ it has not seen. Knows nothing of what its numbers are used for. Next: `online.p
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,24 @@ from transformers import PrinterCallback
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig, RewardTrainer
 
-from training.adapters import base_of, load_adapter, save_adapter, trainable_parameters
-from training.builders import load_base, settle, training_arguments
-from training.checkpoints import CheckpointFolder
+from training.adapters import base_of, load_adapter, save_adapter
+from training.builders import load_base, training_arguments
 from training.config import ModelSection, SftSection
 from training.data.balance import side
 from training.devices import Ranks
 from training.errors import InputError, TrainingError
 from training.online_section import RewardSection
+from training.outcome import checkpoints_for, figures, keep, run
+from training.parent import load_parent, taken_over
+from training.practice.trackers import require_trackers
 from training.preference import require_rows
 from training.prepare import PREFERENCES, read_prepared
 from training.progress import Report
-from training.records import (
-    CHECKPOINTS,
-    AdapterArtifact,
-    BaseModelRecord,
-    DatasetManifest,
-    RewardArtifact,
-    digest_files,
-    digest_of,
-    verify_files,
-)
-from training.sft import CHECKPOINT_BYTES_PER_PARAMETER, run
+from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, RewardArtifact, digest_of, verify_files
 from training.step_batches import InSteps
 from training.tokenizer import load_tokenizer
 from training.trained import TrainedCheckpoints
-from training.watch import Watch, losses
+from training.watch import Watch
 
 HEAD = "score.safetensors"
 _INHERITED = ("learning_rate", "epochs", "batch_size", "gradient_accumulation")
@@ -109,42 +101,33 @@ def train_reward(
         TrainingError: it puts too few of the held-back pairs in order, the loss left the finite numbers, or the disk is full.
     """
     started = time.monotonic()
-    require_rows(dataset_dir, dataset, parent, base)
-    verify_files(parent_dir, parent.files)
+    require_trackers(sft.report_to)
+    require_rows(dataset_dir, dataset, base)
     taught, held_out = _apart(read_prepared(dataset_dir / PREFERENCES), reward.held_out_fraction)
-    merged_section = sft.model_copy(update={key: getattr(reward, key) for key in _INHERITED})
-    settle(sft.seed)
-    rewarding = _build(model, sft, base, parent_dir, parent.config_changes, trainable=True)
-    section_digest = digest_of([reward.digest, merged_section.digest])
-    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, parent.digest, section_digest]))
-    checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(rewarding))
-    trainer = RankingTrainer(rewarding, merged_section, reward, load_tokenizer(Path(base.folder)), taught, Watch(report, checkpoints))
+    rewarding = RewardModel(load_parent(model, sft, base, parent_dir, parent), sft.seed)
+    section = sft.model_copy(update={key: getattr(reward, key) for key in _INHERITED})
+    section_digest = digest_of([reward.digest, section.digest])
+    checkpoints = checkpoints_for(out, [base.digest, dataset.digest, parent.digest, section_digest], rewarding)
+    watch = Watch(report, checkpoints, parent.course.warnings, sft.report_to)
+    trainer = RankingTrainer(rewarding, section, reward, load_tokenizer(Path(base.folder)), taught, watch)
     run(trainer, checkpoints)
-    (first_loss, last_loss), accuracy = losses(trainer.state), _accuracy(rewarding, held_out)
+    accuracy = _accuracy(rewarding, held_out)
     _require_order(accuracy, reward.min_accuracy, len(held_out))
-    save_adapter(rewarding.adapted, out, base.source)
-    save_file({"score": rewarding.score.detach().cpu().contiguous()}, out / HEAD)
     artifact = RewardArtifact(
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_s=time.monotonic() - started,
-        base_digest=base.digest,
+        **taken_over(parent),
+        **figures(trainer, started),
         dataset_digest=dataset.digest,
-        parent_digest=parent.digest,
         section_digest=section_digest,
-        config_changes=parent.config_changes,
-        quantization=parent.quantization,
-        double_quant=parent.double_quant,
-        trainable_parameters=trainable_parameters(rewarding),
-        steps=trainer.state.global_step,
-        first_loss=first_loss,
-        last_loss=last_loss,
         held_out_pairs=len(held_out),
         held_out_accuracy=accuracy,
-        files=digest_files(out),
+        files=(),
     )
-    artifact.write(out)
-    checkpoints.remove()
-    return artifact
+    return keep(artifact, checkpoints, out, partial(_save, rewarding, out, base.source))
+
+
+def _save(rewarding: RewardModel, out: Path, base_name: str) -> None:
+    save_adapter(rewarding.adapted, out, base_name)
+    save_file({"score": rewarding.score.detach().cpu().contiguous()}, out / HEAD)
 
 
 def load_reward(model: ModelSection, sft: SftSection, base: BaseModelRecord, folder: Path, artifact: RewardArtifact) -> RewardModel:
@@ -154,7 +137,9 @@ def load_reward(model: ModelSection, sft: SftSection, base: BaseModelRecord, fol
         RecordError: its files are not those of its record.
     """
     verify_files(folder, artifact.files)
-    rewarding = _build(model, sft, base, folder, artifact.config_changes, trainable=False)
+    trusted, changes = model.trust_remote_code, artifact.config_changes
+    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=changes)
+    rewarding = RewardModel(load_adapter(weights, folder, trainable=False), sft.seed)
     rewarding.score.data = load_file(folder / HEAD)["score"].to(rewarding.score.device)
     return rewarding.requires_grad_(False)
 
@@ -170,20 +155,15 @@ class RankingTrainer(InSteps, TrainedCheckpoints, RewardTrainer):  # type: ignor
         settings = training_arguments(sft, watch.checkpoints.staging)
         arguments = RewardConfig(**settings, center_rewards_coefficient=reward.centring, max_length=None)
         rows = [{key: pair["prompt_ids"] + pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in pairs]
-        super().__init__(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[watch])
+        super().__init__(
+            model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=watch.callbacks
+        )
         self.remove_callback(PrinterCallback)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The loss of a batch whose first half is the chosen and second half the rejected rows."""
         self.watch.tokens += int(inputs["attention_mask"].sum())
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-
-def _build(
-    model: ModelSection, sft: SftSection, base: BaseModelRecord, folder: Path, changes: dict[str, Any], *, trainable: bool
-) -> RewardModel:
-    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=changes)
-    return RewardModel(load_adapter(weights, folder, trainable=trainable), sft.seed)
 
 
 def _apart(pairs: Sequence[dict[str, Any]], fraction: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

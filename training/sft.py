@@ -6,7 +6,8 @@ Next: `preference.py`, or `merge.py`.
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from training.adapters import base_of, new_adapter, save_adapter, trainable_parameters
+from training.adapters import base_of, new_adapter, save_adapter
 from training.answer_loss import answer_loss
 from training.builders import load_base, settle, training_arguments
 from training.chat import IGNORED
-from training.checkpoints import CheckpointFolder
 from training.config import ModelSection, SftSection
 from training.context import config_changes
 from training.devices import Ranks, shared_out
-from training.errors import InputError, TrainingError
+from training.errors import InputError
 from training.measure import answer_states, prompted_answer_states, spread_of_ranks
 from training.memory import steps_for
+from training.outcome import checkpoints_for, figures, keep, run
 from training.practice.answers import cut_answers
+from training.practice.course import Course
 from training.practice.out_of_memory import Passes, with_smaller_passes
 from training.practice.seeds import be_deterministic
 from training.practice.stopping import HeldOut, Validation, pass_rate_of
@@ -36,14 +38,46 @@ from training.practice.template import stop_tokens
 from training.practice.trackers import require_trackers
 from training.prepare import TRAIN, VALIDATION, read_prepared
 from training.progress import Report, silent
-from training.ranks import agreed, as_forward, first_alone, join
-from training.records import CHECKPOINTS, AdapterArtifact, BaseModelRecord, DatasetManifest, digest_files, digest_of, verify_files
+from training.ranks import as_forward, join
+from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, verify_files
 from training.step_batches import InSteps
 from training.tokenizer import load_tokenizer
-from training.trained import load_trained, save_trained
-from training.watch import Watch, losses
+from training.trained import TrainedCheckpoints
+from training.watch import Watch
 
-CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and AdamW's two moments
+
+@dataclass(frozen=True)
+class _Lesson:
+    """All that a training is built from; one that runs out of memory is built again, with smaller passes."""
+
+    model: ModelSection
+    sft: SftSection
+    base: Path
+    rows: list[dict[str, list[int]]]
+    held_back: list[dict[str, list[int]]]
+    tokenizer: Any
+    validation: Validation | None
+    warnings: tuple[str, ...]
+    config_changes: dict[str, Any]
+    checkpoint_inputs: tuple[object, ...]
+    out: Path
+    ranks: Ranks
+    report: Report
+
+    def attempt(self, passes: Passes) -> "AnswerTrainer":
+        """Train to the end, and put the best weights back."""
+        sft = self.sft
+        settle(sft.seed)
+        be_deterministic(sft.deterministic)
+        weights = load_base(self.base, sft.quantization, trust_remote_code=self.model.trust_remote_code, config_changes=self.config_changes)
+        adapted = new_adapter(weights, sft, steps_for(len(self.rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
+        checkpoints = checkpoints_for(self.out, self.checkpoint_inputs, adapted)
+        held_out = HeldOut(sft, checkpoints.root, pass_rate_of(sft, self.validation, self.tokenizer))
+        watch = Watch(self.report, checkpoints, self.warnings, sft.report_to)
+        trainer = AnswerTrainer(adapted, passes.of(sft), self.tokenizer, self.rows, watch, self.ranks, self.held_back, held_out)
+        run(trainer, checkpoints)
+        held_out.restore(trainer.state, trainer._load_from_checkpoint)
+        return trainer
 
 
 def train_sft(
@@ -66,53 +100,49 @@ def train_sft(
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
     started, ranks = time.monotonic(), join()
-    require_same_base(dataset, base)
-    require_trackers(sft.report_to)
-    verify_files(dataset_dir, dataset.files)
-    rows, tokenizer = read_prepared(dataset_dir / TRAIN), load_tokenizer(Path(base.folder))
-    warnings = cut_answers(sft.cut_answers, rows, dataset, tokenizer, stop_tokens(tokenizer, Path(base.folder)))
-    changes = config_changes(Path(base.folder), model)
-    checkpoints = CheckpointFolder(out / CHECKPOINTS, digest_of([base.digest, dataset.digest, sft.digest, changes]))
-
-    def attempt(passes: Passes) -> AnswerTrainer:
-        settle(sft.seed)
-        be_deterministic(sft.deterministic)
-        weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=model.trust_remote_code, config_changes=changes)
-        adapted = new_adapter(weights, sft, steps_for(len(rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
-        checkpoints.require_space(CHECKPOINT_BYTES_PER_PARAMETER * trainable_parameters(adapted))
-        held_out = HeldOut(sft, checkpoints.root, pass_rate_of(sft, validation, tokenizer))
-        watch = Watch(report if ranks.first else silent, checkpoints, warnings, sft.report_to)
-        held_back = read_prepared(dataset_dir / VALIDATION)
-        trainer = AnswerTrainer(adapted, passes.of(sft), tokenizer, rows, watch, ranks, held_back, held_out)
-        run(trainer, checkpoints)
-        held_out.restore(trainer.state, trainer._load_from_checkpoint)
-        return trainer
-
+    lesson = _lesson(model, sft, base, dataset_dir, dataset, out, report if ranks.first else silent, validation, ranks)
     share = share_of(sft, ranks)
-    trainer, shortages = with_smaller_passes(Passes(share.batch_size, share.gradient_accumulation), attempt, alone=ranks.world == 1)
-    course = trainer.watch.course(trainer, shortages)
-    first_loss, last_loss = losses(trainer.state)
+    passes = Passes(share.batch_size, share.gradient_accumulation)
+    trainer, shortages = with_smaller_passes(passes, lesson.attempt, alone=ranks.world == 1)
+    known = figures(trainer, started, shortages)
+    course: Course = known["course"]
     artifact = AdapterArtifact(
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_s=time.monotonic() - started,
+        **known,
         stage="sft",
         method=sft.method,
-        config_changes=changes,
+        config_changes=lesson.config_changes,
         base_digest=base.digest,
         dataset_digest=dataset.digest,
         section_digest=sft.digest,
         quantization=sft.quantization.type if sft.quantization else "none",
         double_quant=bool(sft.quantization and sft.quantization.double_quant),
-        trainable_parameters=trainable_parameters(trainer.model),
-        steps=trainer.state.global_step,
-        first_loss=first_loss,
-        last_loss=last_loss,
         validation_loss=dict(course.held_out)[course.kept_step],
-        course=course,
         processes=ranks.world,
         files=(),
     )
-    return keep(trainer.model, artifact, base, checkpoints, out)
+    return keep(artifact, trainer.watch.checkpoints, out, partial(save_adapter, trainer.model, out, base.source))
+
+
+def _lesson(
+    model: ModelSection,
+    sft: SftSection,
+    base: BaseModelRecord,
+    dataset_dir: Path,
+    dataset: DatasetManifest,
+    out: Path,
+    report: Report,
+    validation: Validation | None,
+    ranks: Ranks,
+) -> _Lesson:
+    require_same_base(dataset, base)
+    require_trackers(sft.report_to)
+    verify_files(dataset_dir, dataset.files)
+    folder = Path(base.folder)
+    rows, held_back = (read_prepared(dataset_dir / name) for name in (TRAIN, VALIDATION))
+    tokenizer, changes = load_tokenizer(folder), config_changes(folder, model)
+    warnings = cut_answers(sft.cut_answers, rows, dataset, tokenizer, stop_tokens(tokenizer, folder))
+    inputs = (base.digest, dataset.digest, sft.digest, changes)
+    return _Lesson(model, sft, folder, rows, held_back, tokenizer, validation, warnings, changes, inputs, out, ranks, report)
 
 
 def share_of(sft: SftSection, ranks: Ranks) -> SftSection:
@@ -125,19 +155,7 @@ def share_of(sft: SftSection, ranks: Ranks) -> SftSection:
     return sft.model_copy(update={"batch_size": rows_per_pass, "gradient_accumulation": passes})
 
 
-def keep(adapted: Any, artifact: AdapterArtifact, base: BaseModelRecord, checkpoints: CheckpointFolder, out: Path) -> AdapterArtifact:
-    """Have the first process write what was trained; the checkpoints go last, when there is nothing left that could be lost."""
-
-    def write() -> None:
-        save_adapter(adapted, out, base.source)
-        artifact.model_copy(update={"files": digest_files(out)}).write(out)
-        checkpoints.remove()
-
-    first_alone(write)
-    return AdapterArtifact.read(out)
-
-
-class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(InSteps, TrainedCheckpoints, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer, with logits computed only where there is a loss on machines without Triton.
 
     TRL's fused head scores the answer's tokens alone on a GPU, but every token, prompt and padding included, on a CPU,
@@ -232,13 +250,6 @@ class AnswerTrainer(InSteps, SFTTrainer):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint's weights: what is trained and nothing else."""
-        save_trained(self.model, Path(output_dir or self.args.output_dir), state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(model or self.model, Path(resume_from_checkpoint))
-
 
 def _scored_tokens(row: dict[str, list[int]]) -> int:
     return sum(label != IGNORED for label in row["labels"][1:])
@@ -252,22 +263,6 @@ class _MovingRanks(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.model.base_model.update_and_allocate(state.global_step)
-
-
-def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
-    """Train from the newest whole checkpoint, or from the start.
-
-    Raises:
-        TrainingError: the disk is full.
-    """
-    newest = agreed(checkpoints.newest_valid())
-    first_alone(checkpoints.open)
-    try:
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    except OSError as error:
-        raise TrainingError(
-            f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one"
-        ) from error
 
 
 def require_same_base(dataset: DatasetManifest, base: BaseModelRecord) -> None:

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from training.devices import Ranks
-from training.errors import TrainingError
 
 
 class StepBatches(Sampler[list[int]]):
@@ -60,7 +58,7 @@ class StepBatches(Sampler[list[int]]):
 
 
 class InSteps:
-    """For a trainer: its rows come by `StepBatches`, and a checkpoint that cannot be written stops it with a reason.
+    """For a trainer: its rows come by `StepBatches`.
 
     The trainer sets `row_lengths`; where it is spread its data set ends with a blank row.
     """
@@ -73,12 +71,3 @@ class InSteps:
         args = self.args
         batches = StepBatches(self.row_lengths, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.seed, self.ranks)
         return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory)
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Each library names a full disk by an error of its own."""
-        try:
-            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise TrainingError(
-                f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one"
-            ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from training.errors import TrainingError
@@ -45,7 +46,10 @@ def load_trained(model: Any, folder: Path) -> None:
 
 
 class TrainedCheckpoints:
-    """Lets a trainer's checkpoints hold what is trained and nothing else; stands before the library's trainer among its bases."""
+    """Lets a trainer's checkpoints hold what is trained and nothing else; stands before the library's trainer among its bases.
+
+    One that cannot be written stops the run with a reason: each library names a full disk by an error of its own.
+    """
 
     model: Any
     args: Any
@@ -55,6 +59,14 @@ class TrainedCheckpoints:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained(model or self.model, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise TrainingError(
+                f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one"
+            ) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None is written: a checkpoint is not published, and a card takes longer than the weights."""

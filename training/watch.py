@@ -1,6 +1,6 @@
 """What happens beside every training step: the loss is looked at, progress is reported, checkpoints are sealed.
 
-One callback for both trainers. Knows nothing of models or losses. Next: `sft.py`.
+One callback for every trainer. Knows nothing of models or losses. Next: `sft.py`.
 """
 
 import time
@@ -24,7 +24,7 @@ from training.ranks import first_alone
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Guards the loss, reports progress and seals checkpoints; afterwards it knows the first and the last loss."""
+    """Guards the loss, reports progress and seals checkpoints; afterwards it knows how the run went."""
 
     def __init__(
         self, report: Report, checkpoints: CheckpointFolder, warnings: tuple[str, ...] = (), report_to: Sequence[Tracker] = ()
@@ -98,11 +98,3 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         left_s = (state.max_steps - state.global_step) * elapsed_s / max(state.global_step - self._first_step, 1)
         speed = f", {self.tokens / elapsed_s:.0f} tokens/s" if self.tokens else ""
         return f"loss {loss:.3f}{speed}, {left_s:.0f} s left"
-
-
-def losses(state: TrainerState) -> tuple[float, float]:
-    """The first and the last logged training loss, resumed runs included."""
-    logged = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
-    if not logged:
-        raise TrainingError("the run logged no loss", why="not a single step was made", do="add rows, or lower the batch size")
-    return logged[0], logged[-1]

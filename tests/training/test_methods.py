@@ -19,10 +19,11 @@ from training.devices import Ranks
 from training.errors import MergeError, ModelError
 from training.fold import fold
 from training.methods import METHODS, Name
+from training.outcome import run
 from training.prepare import TRAIN, read_prepared
 from training.progress import silent
 from training.records import AdapterArtifact
-from training.sft import AnswerTrainer, run, train_sft
+from training.sft import AnswerTrainer, train_sft
 from training.shapes import shape_of, trainable_in
 from training.updates import read_updates
 from training.watch import Watch

@@ -15,6 +15,7 @@ from training.errors import InputError, TrainingError
 from training.measure import ValidationPrompt
 from training.online import train_online
 from training.online_section import OnlineSection, RewardSection
+from training.practice.course import CURVES_SUFFIX, Course
 from training.prepare import PREFERENCES, prepare_dataset, read_prepared
 from training.progress import Progress, Report, silent
 from training.records import AdapterArtifact, RewardArtifact
@@ -104,6 +105,17 @@ def test_a_reward_model_puts_pairs_in_order_that_it_has_not_seen_and_reads_back_
     assert all(not before[name].equal(after[name]) for name in before)
 
 
+def test_a_reward_model_draws_its_margins_and_records_its_course(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
+    warned = parent[1].model_copy(update={"course": Course(warnings=("its answers are cut",))})
+
+    course = teach(tiny, (parent[0], warned), tmp_path / "out", epochs=2).course
+
+    page = (tmp_path / f"out{CURVES_SUFFIX}").read_text()
+    assert all(title in page for title in ("Loss", "Margin", "Speed", "its answers are cut"))
+    assert (course.warnings, course.rows_per_pass, course.kept_step > 0) == (("its answers are cut",), 4, True)
+    assert course.conditions is not None
+
+
 def test_a_reward_model_that_was_stopped_ends_as_the_very_same(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:
     whole = teach(tiny, parent, tmp_path / "whole", epochs=2)
     with pytest.raises(KeyboardInterrupt):
@@ -150,12 +162,21 @@ def test_each_step_asks_for_the_rewards_of_a_groups_answers_to_each_prompt(learn
     assert all(1 <= len(answer.answer_ids) <= 4 for answer in learned.asked)
 
 
+def test_a_run_draws_its_rewards_and_records_its_course(learned: Learned) -> None:
+    page, course = learned.folder.with_name(f"{learned.folder.name}{CURVES_SUFFIX}").read_text(), learned.artifact.course
+
+    assert all(title in page for title in ("Loss", "Reward", "Speed"))
+    assert (course.rows_per_pass, course.kept_step) == (4 * 16, 8)
+    assert course.conditions is not None
+
+
 def test_a_stopped_run_gives_the_same_answers_and_ends_with_the_very_same_adapter(
     learned: Learned, tiny: TinyLine, parent: Parent, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn(tiny, parent, tmp_path, report=stopped_at(7), method=learned.method, epochs=4)
     heard: list[Progress] = []
+    assert not list(tmp_path.rglob("README.md"))  # a checkpoint is not published
 
     resumed = learn(tiny, parent, tmp_path, report=heard.append, method=learned.method, epochs=4)
 

@@ -152,6 +152,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_very_same_adapter(tiny: TinyLin
     whole = tune(tiny, parent, tmp_path / "whole", chosen)
     with pytest.raises(KeyboardInterrupt):
         tune(tiny, parent, tmp_path / "stopped", chosen, press_ctrl_c)
+    assert not list(tmp_path.rglob("README.md"))  # a checkpoint is not published
     heard: list[Progress] = []
 
     resumed = tune(tiny, parent, tmp_path / "stopped", chosen, heard.append)

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 
 from training.atomic import write_text
-from training.practice.history import HELD_OUT, MEMORY, PASS_RATE, TOKENS_PER_S, Log, Series, series
+from training.practice.history import HELD_OUT, MARGIN, MEMORY, PAIR_MARGIN, PASS_RATE, REWARD, TOKENS_PER_S, Log, Series, series
 
 _WRITE_EVERY_S = 2.0
 _MOST_POINTS = 400
@@ -74,7 +74,9 @@ def charts(log: Log, steps: int) -> list[Chart]:
     """Every chart for which there is a value."""
     memory = [(step, value / _GB) for step, value in series(log, MEMORY)]
     wanted: list[tuple[str, str, str, list[tuple[str, Series]]]] = [
-        ("Loss", "nats per answer token", "{:.3f}", [("training", series(log, "loss")), ("held out", series(log, HELD_OUT))]),
+        ("Loss", _loss_unit(log), "{:.3f}", [("training", series(log, "loss")), ("held out", series(log, HELD_OUT))]),
+        ("Reward", "mean of the answers", "{:.3f}", [("reward", series(log, REWARD))]),
+        ("Margin", "of the preferred answer's reward", "{:.3f}", [("margin", series(log, PAIR_MARGIN) or series(log, MARGIN))]),
         ("Rules kept", "share of the validation prompts", "{:.2f}", [("validation prompts", series(log, PASS_RATE))]),
         ("Learning rate", "per step", "{:.2g}", [("learning rate", series(log, "learning_rate"))]),
         ("Gradient", "norm before clipping", "{:.3g}", [("gradient", series(log, "grad_norm"))]),
@@ -82,6 +84,12 @@ def charts(log: Log, steps: int) -> list[Chart]:
         ("Memory", "GB", "{:.2f}", [("memory", memory)]),
     ]
     return [chart for each in wanted if (chart := _chart(*each, steps=steps))]
+
+
+def _loss_unit(log: Log) -> str:
+    """Learning from rewards and from preferences has losses of its own; the others are cross entropy."""
+    others = any(key in entry for entry in log for key in (REWARD, PAIR_MARGIN, MARGIN))
+    return "as the method defines it" if others else "nats per answer token"
 
 
 def _chart(title: str, unit: str, number: str, curves: list[tuple[str, Series]], *, steps: int) -> Chart | None:

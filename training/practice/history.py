@@ -13,6 +13,8 @@ Series = list[tuple[int, float]]
 HELD_OUT = "eval_loss"
 PASS_RATE = "rule_pass_rate"  # noqa: S105  # a share of answers, no password
 TOKENS_PER_S, MEMORY = "tokens_per_s", "memory_bytes"
+REWARD = "reward"  # of online learning's answers
+PAIR_MARGIN, MARGIN = "rewards/margins", "margin"  # of preference tuning and of a reward model, as TRL names them
 
 _RISE = 0.02  # of the lowest held-out loss; less may be chance
 

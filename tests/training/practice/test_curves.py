@@ -35,6 +35,13 @@ def test_there_is_a_chart_for_what_was_logged_and_for_nothing_else() -> None:
     assert [chart.title for chart in charts(LOG, 4)] == ["Loss", "Learning rate", "Speed", "Memory"]
 
 
+@pytest.mark.parametrize(("key", "title"), [("reward", "Reward"), ("rewards/margins", "Margin"), ("margin", "Margin")])
+def test_learning_from_rewards_and_preferences_has_a_chart_and_a_loss_of_its_own(key: str, title: str) -> None:
+    loss, other = charts([{"loss": 0.1, key: 0.5, "step": 1}], 4)
+
+    assert (loss.unit, other.title, other.lines[0].last) == ("as the method defines it", title, "0.500")
+
+
 def test_ten_thousand_steps_are_drawn_by_four_hundred_points() -> None:
     (loss,) = charts([{"loss": 1.0 + 1 / step, "step": step} for step in range(1, 10_001)], 10_000)
 

@@ -1,4 +1,4 @@
-"""Two processes under gloo train what one trains: the launcher, the ranks and the trainers are the real ones."""
+"""Two processes under gloo train what one trains: ranks and trainers are the real ones, and each is a fork that imports nothing anew."""
 
 import json
 import math
@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.fakes_training import TinyLine, sft_section
+from training.environment import stage_environment
 from training.preference import train_preference
 from training.preference_section import PreferenceSection
 from training.progress import silent
@@ -18,16 +19,15 @@ from training.records import AdapterArtifact
 from training.sft import train_sft
 
 PROGRAM = Path(__file__).parents[1] / "fakes_spread.py"
-SECTION = {"dropout": 0.0, "epochs": 2, "batch_size": 8, "r": 8}
+SECTION = {"dropout": 0.0, "epochs": 1, "batch_size": 8, "r": 8}
 PAIRS = PreferenceSection(learning_rate=1e-2, epochs=1, batch_size=8)
 CLOSE = 2e-3  # the same sums in bf16, rounded in another order
 
 
 def together(tiny: TinyLine, out: Path, *asked: str) -> None:
-    """Run the program in two processes by the stage's own launcher."""
-    script = f"import sys; from training.launch import launch; sys.exit(launch([{str(PROGRAM)!r}, *sys.argv[1:]], 2))"
-    command = [sys.executable, "-c", script, str(tiny.root), str(out), *asked]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    """Run the program, which forks the two processes: libraries are imported once."""
+    environment = {**os.environ, **stage_environment(1), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(PROGRAM), str(tiny.root), str(out), *asked]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-4000:]
 
@@ -39,8 +39,7 @@ def pairs(tiny: TinyLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     alone = train_sft(tiny.model, sft_section(**SECTION), tiny.base, tiny.dataset_dir, tiny.dataset, root / "sft", silent)
     parent = (root / "sft", alone)
     train_preference(tiny.model, sft_section(**SECTION), PAIRS, tiny.base, tiny.dataset_dir, tiny.dataset, *parent, root / "dpo", silent)
-    section = json.dumps(SECTION)
-    together(tiny, root, section, PAIRS.model_dump_json())
+    together(tiny, root, json.dumps(SECTION), PAIRS.model_dump_json())
     return {"sft": (root / "sft", root / "sft-two"), "dpo": (root / "dpo", root / "dpo-two")}
 
 

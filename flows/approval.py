@@ -1,10 +1,10 @@
 """Approving a waiting release and promoting an approved one, from outside a run. Next: `promotion.py`."""
 
 import getpass
-import os
 import socket
-from pathlib import Path
+from contextlib import nullcontext
 
+from flows.own_prefect import begin
 from flows.serving_control import ensure_server, open_registry
 from serving.approval_terms import Signer
 from serving.errors import EvidenceMismatch
@@ -45,22 +45,10 @@ def approve_release(
 
 def promote_release(settings: Settings, release_id: str, actor: str) -> Release:
     """Run the `promote` flow for an approved release."""
-    use_own_prefect(settings)
+    prefect = begin(settings)
     from flows.pipeline import promote
 
     with open_registry(settings) as registry:
         ensure_server(settings, registry)
-    return promote(release_id, actor)
-
-
-def use_own_prefect(settings: Settings) -> None:
-    """Without a Prefect server of the user's, run the flows on an ephemeral one with its database in our home."""
-    os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
-    # Prefect makes this folder, but not the one above it.
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    # Prefect 3.7 looks for this file below the user's own home, whatever PREFECT_HOME says, and warns where that has no `.prefect`.
-    os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # The default of 20 s is too short for a machine that is also loading a model.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    with prefect.in_use() if prefect else nullcontext():
+        return promote(release_id, actor)

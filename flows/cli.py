@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -67,16 +68,25 @@ def run(
     approve_as: Annotated[str | None, typer.Option(help="approve under this name without asking, if the verdict is PASS")] = None,
 ) -> None:
     """Run the whole line: prepare, train, merge, serve, judge, approve, switch. Goes on where an earlier run stopped."""
+    from flows.own_prefect import begin
     from flows.recipe import load_recipe
     from flows.stage_runner import warm_up
     from serving.settings import load_settings
 
-    home = load_settings().home
-    if not list((home / "runs" / load_recipe(recipe).name).glob("merge-*/record.json")):
-        warm_up(home)  # a first run trains: what it needs is imported while Prefect starts
+    settings, name = load_settings(), load_recipe(recipe).name
+    prefect = begin(settings)
+    if not list((settings.home / "runs" / name).glob("merge-*/record.json")):
+        warm_up(settings.home)  # a first run trains: what it needs is imported while this process imports what it needs itself
     from flows.delivery import deliver
 
-    raise typer.Exit(deliver(recipe, approve_as, console))
+    raise typer.Exit(deliver(recipe, approve_as, console, prefect=prefect, began=_began()))
+
+
+def _began() -> float:
+    """When this process started, by the monotonic clock."""
+    import psutil
+
+    return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
 @app.command()
@@ -268,7 +278,7 @@ def main() -> None:
     """Run the command; a `TunegateError` becomes one clear message and its exit code."""
     from serving.errors import TransitionRefused
 
-    # A polite kill ends like Ctrl-C: stages, and an ephemeral Prefect server, are taken along.
+    # A polite kill ends like Ctrl-C: stages, and a Prefect server of our own, are taken along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(standalone_mode=False)

@@ -8,7 +8,10 @@ import asyncio
 import getpass
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -16,49 +19,88 @@ from rich.prompt import Prompt as Question
 
 from evaluation.records import Outcome
 from evaluation.suite_union import load_suites
-from flows.approval import this_account, use_own_prefect
+from flows.approval import this_account
 from flows.asking import temporary_key
 from flows.display import Display, plain
 from flows.errors import DONE, NOT_PASSED, NoRoom, SwitchFailed
 from flows.judging import Judged
 from flows.load import LoadResult, light_load
+from flows.own_prefect import OwnPrefect, use_own_prefect
 from flows.promotion import PROMOTION_LEASE_S, wait_until_routed
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import ensure_server, open_registry, start_slot
 from flows.showcase import ask, questions, side_by_side
-from flows.stages import Finished
+from flows.stages import Finished, fetch_base, open_line_of
+from flows.timing import StageClock, counted, stages_counted
 from serving.lifecycle import State
 from serving.records import Release, SlotState
 from serving.registry import Registry
 from serving.settings import Settings, load_settings
-from training.records import AdapterArtifact
+from training.records import RECORD_NAME, AdapterArtifact
 
 # Load before the switch and after it, so that both releases are seen answering.
 _SETTLE_S = 2.0
 _COLOURS = {Outcome.PASS: "green", Outcome.INCONCLUSIVE: "yellow", Outcome.FAIL: "red", Outcome.ERROR: "red"}
 
 
-def deliver(recipe: Path, approve_as: str | None, console: Console) -> int:
-    """Run a recipe to its end; returns the exit status."""
-    began, settings = time.monotonic(), load_settings()
-    requester = getpass.getuser()
+@dataclass(frozen=True)
+class _Time:
+    """Since when a command runs, and what of that its stages took."""
+
+    began: float
+    stages: StageClock
+
+    def __str__(self) -> str:
+        return f"{time.monotonic() - self.began:.1f} s, {self.stages.seconds:.1f} s of them in its stages"
+
+
+def deliver(
+    recipe: Path, approve_as: str | None, console: Console, *, prefect: OwnPrefect | None = None, began: float | None = None
+) -> int:
+    """Run a recipe to its end; returns the exit status.
+
+    Args:
+        prefect: a server that is starting, for the flows; None leaves that to Prefect.
+        began: when the command started, by the monotonic clock.
+    """
+    settings, requester = load_settings(), getpass.getuser()
     loaded = load_recipe(recipe)  # its faults are shown before anything is started
     console.print(f"[bold]{loaded.name}[/]: {loaded.model.base} → {loaded.serving.public_name}\n", highlight=False)
     use_own_prefect(settings)
+    with stages_counted() as stages:
+        _while_prefect_starts(settings, loaded, recipe, requester)
+        with prefect.in_use() if prefect else nullcontext():
+            return _run_flows(recipe, loaded, settings, requester, approve_as, console, _Time(began or time.monotonic(), stages))
+
+
+def _while_prefect_starts(settings: Settings, loaded: Recipe, recipe: Path, requester: str) -> None:
+    """Import the flows; meanwhile put the base model on this disk, if it is not there: that takes a first run as long."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        beside.submit(import_module, "flows.pipeline")
+        if not (settings.home / "base" / loaded.model.cache_name / RECORD_NAME).exists():
+            with open_line_of(loaded, requester, recipe.absolute(), keep_warm=True) as line:
+                counted(fetch_base)(line)
+
+
+def _run_flows(
+    recipe: Path, loaded: Recipe, settings: Settings, requester: str, approve_as: str | None, console: Console, took: _Time
+) -> int:
     from flows.pipeline import promote, retrain
 
     judged = retrain(recipe.absolute(), requester)
     if isinstance(judged, Finished):
-        return _close_experiment(console, judged, loaded, time.monotonic() - began)
+        return _close_experiment(console, judged, loaded, took)
     _show_verdict(console, judged)
     with open_registry(settings) as registry:
         release = registry.release(judged.release.id)
         if release.state is State.AWAITING_APPROVAL:
-            release = _approval(console, registry, judged, approve_as)
+            with took.stages.running():  # a person is given time
+                release = _approval(console, registry, judged, approve_as)
         if release.state is State.APPROVED:
-            _switch_under_load(Display(console), settings, registry, recipe, release, lambda: promote(release.id, requester))
+            with took.stages.running():
+                _switch_under_load(Display(console), settings, registry, recipe, release, lambda: promote(release.id, requester))
             release = registry.release(release.id)
-    _closing(console, judged, release, settings, time.monotonic() - began)
+    _closing(console, judged, release, settings, took)
     return DONE if judged.verdict.promotes else NOT_PASSED
 
 
@@ -139,16 +181,16 @@ def _load_in_words(load: LoadResult, routed_s: float) -> str:
     return f"{load.failed} of {load.sent} requests failed; answered by {answered}; routed {routed_s:.2f} s after the transition"
 
 
-def _close_experiment(console: Console, trained: Finished[AdapterArtifact], recipe: Recipe, wall_s: float) -> int:
+def _close_experiment(console: Console, trained: Finished[AdapterArtifact], recipe: Recipe, took: _Time) -> int:
     loss = trained.record.validation_loss
     held_out = "" if loss is None else f", held-out loss {loss:.3f}"
-    console.print(f"\n{recipe.name} is trained after {wall_s:.0f} s{held_out}", highlight=False)
+    console.print(f"\n{recipe.name} is trained after {took}{held_out}", highlight=False)
     console.print(f"  adapter   {trained.folder}", highlight=False)
     console.print(f"  served    no: {recipe.sft.method} cannot be folded into weights; neither merged nor judged", highlight=False)
     return DONE
 
 
-def _closing(console: Console, judged: Judged, release: Release, settings: Settings, wall_s: float) -> None:
+def _closing(console: Console, judged: Judged, release: Release, settings: Settings, took: _Time) -> None:
     url = f"http://{settings.host}:{settings.port}"
     following = {
         State.LIVE: f'tunegate ask {release.public_name} "My chest hurts and my left arm is numb"',
@@ -156,7 +198,7 @@ def _closing(console: Console, judged: Judged, release: Release, settings: Setti
         State.AWAITING_APPROVAL: f"tunegate approve {release.id} --as NAME",
         State.APPROVED: f"tunegate run RECIPE  (promotes {release.id})",
     }.get(release.state, f"tunegate show {release.id}")
-    console.print(f"\n{release.id} is [bold]{release.state}[/] after {wall_s:.0f} s", highlight=False)
+    console.print(f"\n{release.id} is [bold]{release.state}[/] after {took}", highlight=False)
     console.print(f"  report    {judged.verdict_folder / 'report.html'}", highlight=False)
     console.print(f"  endpoint  {url}/v1  (tunegate keys create NAME makes a key)", highlight=False)
     console.print(f"  metrics   {url}/metrics", highlight=False)

@@ -9,9 +9,11 @@ Prefect shows, schedules and logs the tasks; the records on disk say what is fin
 `operations.py`, the flows around these two.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import comparing, data_drift, judging, promotion, stages
@@ -20,12 +22,19 @@ from flows.judging import Judged
 from flows.prefect_events import tell_prefect
 from flows.promotion import open_switchboard
 from flows.stages import Finished, open_line
+from flows.timing import counted
 from serving.lifecycle import State
 from serving.records import Release
 from training.records import AdapterArtifact
 
-# The line keeps its own records of what is finished; a second opinion from Prefect's cache could only disagree.
-_stage = task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _stage(work: Callable[P, R]) -> Task[P, R]:
+    # The line keeps its own records of what is finished; a second opinion from Prefect's cache could only disagree.
+    return task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)(counted(work))
+
 
 fetch_base = _stage(stages.fetch_base)
 prepare = _stage(published(stages.prepare, "data-report", of_data))

@@ -8,6 +8,7 @@ of them. Next: `serving/notifier.py`.
 
 from uuid import UUID
 
+from flows.own_prefect import server_of_the_user
 from serving.audit_log import AuditLine
 from serving.notices import Notice, as_json
 from serving.notify_settings import load_notify_settings
@@ -50,9 +51,7 @@ def tell_prefect(registry: Registry) -> bool:
 
     An event that Prefect does not take is told again later, by the server or the next command.
     """
-    from prefect.settings import PREFECT_API_URL
-
-    outlets = prefect_outlets(PREFECT_API_URL.value())
+    outlets = prefect_outlets(server_of_the_user())
     for outlet in outlets:
         registry.notifier(load_notify_settings().attempts).bring_up_to_date(outlet)
     return bool(outlets)

@@ -64,6 +64,12 @@ class StageRunner:
             self._host.wait()  # the leash ends its whole group when its input does
             self._host = None
 
+    def keep_warm(self) -> None:
+        """Leave the host to the next runner of this process."""
+        if self._host is not None and not self._program:
+            _warm.append(self._host)
+            self._host = None
+
     def run(self, request: StageRequest, report: Report) -> None:
         """Run a stage; returns when it has ended well.
 

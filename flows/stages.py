@@ -89,8 +89,8 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
 
 
 @contextmanager
-def open_line_of(recipe: Recipe, requester: str, path: Path | None = None) -> Iterator[Line]:
-    """The same for a recipe that is known, with which a release was made.
+def open_line_of(recipe: Recipe, requester: str, path: Path | None = None, *, keep_warm: bool = False) -> Iterator[Line]:
+    """The same for a recipe that is known. With `keep_warm`, what has imported the training libraries stays for the next line.
 
     Raises:
         RunUnderWay: another process runs it.
@@ -103,6 +103,8 @@ def open_line_of(recipe: Recipe, requester: str, path: Path | None = None) -> It
         TaskHost(settings.home / LM_EVAL_LOG) as tasks,
     ):
         yield Line(recipe, settings, registry, Display(make_console()), requester, runner.run, tasks, path)
+        if keep_warm:
+            runner.keep_warm()
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:

@@ -3,13 +3,15 @@
     python -m tests.benchmarks.orchestration                   the whole command over stages and engines that take no time, twice
     python -m tests.benchmarks.orchestration --home HOME …     runs that happened, as Prefect's own database below HOME remembers them
 
-The bound is 5 s + 1 % of the wall time. Of the command it is held against everything that is no stage: the interpreter, imports, an
-ephemeral Prefect server, the light load around the switch. Of a flow that happened it is held against what lay between its stages.
+The bound is 5 s + 1 % of the wall time. Of the command it is held against everything that is no stage: the interpreter, imports, a
+Prefect server of its own, its end. What the stages took, the switch among them, is what the command itself says; the wall time is
+taken from outside. Of a flow that happened it is held against what lay between its stages.
 The second run finds every stage finished; each may take 2 s.
 """
 
 import argparse
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -79,15 +81,18 @@ def measure_command(site: Site, recipe: Path, title: str) -> list[FlowRun]:
     env = {**os.environ, **site.environment, "PYTHONPATH": str(ROOT)}
     env.pop("PREFECT_API_URL", None)
     started = time.monotonic()
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", str(recipe), "--approve-as", "benchmark"],
         env=env,
         check=True,
         cwd=ROOT,
         capture_output=True,
+        text=True,
     )
     wall_s, runs = time.monotonic() - started, flow_runs(site.settings.home)[before:]
-    show(title, wall_s, sum(seconds for run in runs for _, seconds in run.stages))
+    said = re.search(r" after [\d.]+ s, ([\d.]+) s of them in its stages", done.stdout)
+    assert said is not None, done.stdout
+    show(title, wall_s, float(said[1]))
     for run in runs:
         show(f"  its flow {run.flow}, {len(run.stages)} stages", run.seconds, run.seconds - run.between_s)
     return runs

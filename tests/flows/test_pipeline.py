@@ -121,7 +121,8 @@ def test_a_run_goes_from_the_recipe_to_answers_of_the_new_model(home: Site, tmp_
     assert "verdict on whole-2: PASS" in shown
     assert "approved by Dr. [bold]Ä[/]" in shown
     assert re.search(r"switch .* s  0 of \d\d+ requests failed; answered by whole-1 \d+, whole-2 \d+", shown)
-    assert all(each in shown for each in ("whole-1, before", "whole-2, now", UNSAFE, SAFE, "✗ pain-call", "whole-2 is live"))
+    assert re.search(r"whole-2 is live after [\d.]+ s, ([\d.]+) s of them in its stages", shown)
+    assert all(each in shown for each in ("whole-1, before", "whole-2, now", UNSAFE, SAFE, "✗ pain-call"))
     assert [step.actor for step in home.registry.history("whole-2") if step.to_state is State.APPROVED] == ["Dr. [bold]Ä[/]"]
 
 

@@ -105,6 +105,8 @@ def use_own_prefect(settings: Settings) -> None:
     os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
     # Prefect makes this folder, but not the one above it.
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    # Prefect 3.7 looks for this file below the user's own home, whatever PREFECT_HOME says, and warns where that has no `.prefect`.
+    os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # The default of 20 s is too short for a machine that is also loading a model.

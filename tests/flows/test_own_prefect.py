@@ -1,4 +1,4 @@
-"""A command's own Prefect server: flows run on it, nobody else is told through it, and it ends with the command."""
+"""A command's own Prefect server: flows run on it, nobody else is told through it, its files stay in our home, it ends with the command."""
 
 import os
 import signal
@@ -14,6 +14,16 @@ from serving.settings import Settings
 from tests.fakes_flows import ROOT, until
 from tests.fakes_prefect import PrefectServer
 
+SETTINGS = """
+import sys
+from pathlib import Path
+from flows.own_prefect import use_own_prefect
+from serving.settings import Settings
+use_own_prefect(Settings(home=Path(sys.argv[1])))
+from prefect.settings import get_current_settings
+found = get_current_settings()
+print(found.home, found.server.memo_store_path)
+"""
 COMMAND = """
 import sys, time
 from pathlib import Path
@@ -27,6 +37,14 @@ with own.in_use():
     print('told', on_it(), flush=True)
     time.sleep(600)
 """
+
+
+def test_without_a_server_of_the_users_prefects_files_lie_in_our_home(tmp_path: Path) -> None:
+    users = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {"HOME": str(tmp_path / "empty")}
+    ran = subprocess.run(
+        [sys.executable, "-c", SETTINGS, str(tmp_path)], env=users, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert ran.stdout.split() == [str(tmp_path / "prefect"), str(tmp_path / "prefect" / "memo_store.toml")]
 
 
 def test_where_the_user_names_a_server_none_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ from typing import Generic, TypeVar
 
 from serving.gateway_admission import Admission
 from serving.gateway_call import JSON, Call, Header
-from serving.gateway_commons import Commons, alone
+from serving.gateway_commons import Commons
 from serving.gateway_exchange import RETRY_AFTER_S, Exchange, ModelRoute, Ports
 from serving.gateway_feedback import ACCEPTED, read_feedback
-from serving.gateway_house import House, Keeps, OwnHouse
+from serving.gateway_house import House, Keeps
 from serving.gateway_openapi import document
 from serving.gateway_order import Order, pin_of, stickiness_of
 from serving.gateway_retries import RetryBudget
@@ -35,7 +35,7 @@ from serving.keeping import Kept
 from serving.key_limits import Grant, KeyLimiter
 from serving.keys import KeyRing, Scope
 from serving.limits import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Caps, ModelRequest, read_request
-from serving.metrics import CONTENT_TYPE, GatewayMetrics
+from serving.metrics import CONTENT_TYPE
 from serving.metrics_requests import NO_RELEASE, Outcome, RequestMetrics
 from serving.metrics_requests import Route as RouteLabel
 from serving.openai_errors import (
@@ -75,11 +75,6 @@ ROUTES = {
 _FEEDBACK = "/v1/feedback"
 _T = TypeVar("_T")
 _WITH_KEY = frozenset({"/v1/models", _FEEDBACK, *MODEL_ROUTES})
-
-
-def create_app(settings: Settings, routing: RoutingTable, keys: KeyRing, upstream: Upstream, metrics: GatewayMetrics) -> "Gateway":
-    """A gateway that does everything in this process; `gateway_door.Door` opens it to callers."""
-    return Gateway(settings, routing, keys, upstream, metrics.traffic, OwnHouse(settings, metrics), alone(settings))
 
 
 class Gateway:

@@ -11,8 +11,10 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
-from serving.gateway import Gateway, create_app
+from serving.gateway import Gateway
+from serving.gateway_commons import alone
 from serving.gateway_door import Door
+from serving.gateway_house import OwnHouse
 from serving.keys import KeyInfo, KeyRing, Scope, hash_secret
 from serving.metrics import GatewayMetrics
 from serving.records import SlotInfo, SlotState
@@ -40,6 +42,7 @@ class Stack:
     routing: RoutingTable
     keys: KeyRing
     gateway: Gateway
+    house: OwnHouse
     door: Door
 
     def switch_to(self, backend: Backend | None) -> None:
@@ -98,12 +101,13 @@ async def gateway_over(routes: Mapping[str, Backend | Route | None], **changes: 
     """The real gateway behind its real door, over these routes."""
     settings, keys, metrics = settings_for_tests(**changes), key_ring(), GatewayMetrics()
     routing = RoutingTable({name: to if isinstance(to, Route) else champion_route(name, to) for name, to in routes.items()})
-    gateway = create_app(settings, routing, keys, Upstream(connect_timeout_s=settings.connect_timeout_s), metrics)
+    house, upstream = OwnHouse(settings, metrics), Upstream(connect_timeout_s=settings.connect_timeout_s)
+    gateway = Gateway(settings, routing, keys, upstream, metrics.traffic, house, alone(settings))
     door, listener = Door(gateway, settings), socket.create_server(("127.0.0.1", 0))
     await door.open(listener)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
-        yield Stack(url, client, metrics, routing, keys, gateway, door)
+        yield Stack(url, client, metrics, routing, keys, gateway, house, door)
     await door.close(0)
 
 

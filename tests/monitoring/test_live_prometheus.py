@@ -191,7 +191,7 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
         prometheus_over(stack, tmp_path) as prometheus,
         asyncio.TaskGroup() as beside,
     ):
-        tasks = [beside.create_task(stack.gateway.sample.run()), beside.create_task(Surroundings(home, stack.metrics).run(every_s=0.5))]
+        tasks = [beside.create_task(stack.house.sample.run()), beside.create_task(Surroundings(home, stack.metrics).run(every_s=0.5))]
         stack.metrics.follow(registry_of(port))
         assert await scrapes(stack, prometheus), (tmp_path / "log").read_text()
         await load(stack)

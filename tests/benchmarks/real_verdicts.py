@@ -239,6 +239,9 @@ def _stops(lab: Lab, name: str, champion: Path) -> Iterator[tuple[str, str]]:
         kinds = Counter(str(fault.kind) for fault in report.faults)
         yield "parity", f"{report.likely}; {json.dumps(kinds)}"
         return
+    if not (champion / RECORD_NAME).exists():
+        yield "–", "not judged yet: the step `runs` asks the model in production"
+        return
     verdict = decide(Scorecard.read(lab.work / f"card-{name}"), Scorecard.read(champion), without_speed(lab.recipe.gate))
     failed = [f"{each.name} {each.outcome}" for each in verdict.conditions if each.outcome is not Outcome.PASS]
     yield ("gate" if not verdict.promotes else "NOTHING"), f"{verdict.outcome}: {', '.join(failed)}"

@@ -8,9 +8,10 @@ Next: `upstream_connection.py`, one connection; `gateway_exchange.py`, which lis
 import asyncio
 import ssl
 from collections import defaultdict
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from serving.routing import Backend
@@ -18,8 +19,9 @@ from serving.upstream_connection import SlotConnection
 
 # vLLM closes idle connections after 5 s; reusing one at that moment would fail a request that was never read.
 _KEEP_ALIVE_S = 3.0
+_SECOND_LOOK_S = 0.1
 
-
+_T = TypeVar("_T")
 Failure = Literal["connect", "reset"]
 """Nobody took the connection; or it broke, or carried what is no HTTP, before the answer was whole."""
 
@@ -95,10 +97,10 @@ class Upstream:
             OSError: nobody answers there (TimeoutError is one).
         """
         context = _tls() if origin.tls else None
-        async with asyncio.timeout(self.connect_timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: SlotConnection(self.max_answer_bytes), origin.host, origin.port, ssl=context
-            )
+        attempt = asyncio.get_running_loop().create_connection(
+            lambda: SlotConnection(self.max_answer_bytes), origin.host, origin.port, ssl=context
+        )
+        _, connection = await _within(self.connect_timeout_s, attempt)
         return connection
 
     def hold(self, task: asyncio.Task[None]) -> None:
@@ -203,6 +205,22 @@ class Errand:
         """Read no more for now, or read again."""
         if self._connection is not None:
             self._connection.pause(paused)
+
+
+async def _within(timeout_s: float, attempt: Coroutine[Any, Any, _T]) -> _T:
+    """The attempt's result. One that seems late is looked at a second time: had this process stood still, the result may be there unread.
+
+    Raises:
+        TimeoutError: it took too long.
+    """
+    task = asyncio.ensure_future(attempt)
+    try:
+        for wait_s in (timeout_s, _SECOND_LOOK_S):
+            if (await asyncio.wait({task}, timeout=wait_s))[0]:
+                return task.result()
+        raise TimeoutError
+    finally:
+        task.cancel()
 
 
 @lru_cache(maxsize=256)

@@ -25,8 +25,14 @@ QUESTIONS = tuple(f"What should I do about problem number {number}?" for number 
 ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mixtral": MixtralConfig}
 
 
-def write_tiny_model(folder: Path, *, tied: bool = True, template: str | None = CHAT_TEMPLATE, architecture: str = "llama") -> Path:
-    """A model with hidden size 64 and two layers, with a byte-level tokenizer, in `folder`; qwen2 has biases, mixtral four experts."""
+def write_tiny_model(
+    folder: Path, *, tied: bool = True, template: str | None = CHAT_TEMPLATE, architecture: str = "llama", sharpness: float = 1.0
+) -> Path:
+    """A model with hidden size 64 and two layers, with a byte-level tokenizer, in `folder`; qwen2 has biases, mixtral four experts.
+
+    Its logits lie within ±1.3: adapters, which leave the head alone, can make no token more likely than one in a hundred. Of `sharpness`
+    times as large logits they can make an answer certain.
+    """
     torch.manual_seed(0)
     tokenizer = _tokenizer(template)
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if architecture == "mixtral" else {}
@@ -48,6 +54,7 @@ def write_tiny_model(folder: Path, *, tied: bool = True, template: str | None = 
     for name, bias in model.named_parameters():
         if name.endswith(".bias"):
             torch.nn.init.normal_(bias, std=0.02)
+    model.model.norm.weight.data *= sharpness
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -94,9 +101,10 @@ def sft_section(**changes: Any) -> SftSection:
 class TinyLine:
     """A base model, a dataset and the sections of a tiny recipe, in one folder."""
 
-    def __init__(self, root: Path, *, tied: bool = True, architecture: str = "llama") -> None:
+    def __init__(self, root: Path, *, tied: bool = True, architecture: str = "llama", sharpness: float = 1.0) -> None:
         self.root = root
-        self.model = ModelSection(base=str(write_tiny_model(root / "tiny", tied=tied, architecture=architecture)), max_length=128)
+        tiny = write_tiny_model(root / "tiny", tied=tied, architecture=architecture, sharpness=sharpness)
+        self.model = ModelSection(base=str(tiny), max_length=128)
         self.base: BaseModelRecord = fetch_base(self.model, root / "home", silent)
         rows = write_jsonl(root / "sft.jsonl", alpaca_rows())
         pairs = write_jsonl(root / "preferences.jsonl", preference_rows())

@@ -168,6 +168,7 @@ def harass(name: str, line: TinyLine, kills: int, chance: random.Random) -> Outc
         at = attempt.step
         if not (out / RECORD_NAME).exists():
             assert not last, f"an undisturbed attempt ended with {codes}"
+            assert -signal.SIGKILL in codes, f"an attempt ended by itself with {codes}"
             outcome.kills += 1
             outcome.reached.append(at)
             continue
@@ -190,20 +191,23 @@ def main() -> int:
         line = TinyLine(root)
         train_sft(line.model, sft_section(), line.base, line.dataset_dir, line.dataset, root / "parent", silent)
         os._exit(0)
-    os.wait()
+    if os.wait()[1]:
+        raise SystemExit("the adapter that DPO goes on from could not be made")
     line = TinyLine.of(root)
     print(f"seed {asked.seed}; a checkpoint every {EVERY} steps; {line.dataset.train_rows} rows, {line.dataset.preference_rows} pairs")
-    print(f"{'method':<24} steps kills ended same digest steps redone torn found  killed behind step")
+    print(f"{'method':<24} steps kills ended same digest steps redone torn found seconds  killed behind step", flush=True)
     fine = True
     for name in asked.only:
+        began = time.monotonic()
         found = harass(name, line, asked.kills, random.Random(asked.seed))
         fine &= found.same == found.ends > 0 and found.kills >= asked.kills
         print(
             f"{name:<24} {found.steps:>5} {found.kills:>5} {found.ends:>5} {found.same:>11} {found.redone:>12} {found.torn:>10}"
-            f"  {' '.join(map(str, found.reached))}",
+            f" {time.monotonic() - began:>7.0f}  {' '.join(map(str, found.reached))}",
             flush=True,
         )
     shutil.rmtree(root)
+    print("every run ended in the bytes of the undisturbed one" if fine else "MISSED: see `ended` and `same digest`")
     return 0 if fine else 1
 
 

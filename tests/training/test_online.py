@@ -81,6 +81,29 @@ def learned(request: pytest.FixtureRequest, tiny: TinyLine, parent: Parent, tmp_
     return Learned(request.param, folder, learn(tiny, parent, folder, listening, method=request.param, epochs=4), asked)
 
 
+@pytest.fixture(scope="module")
+def sharp(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyLine, Parent]:
+    """A model whose adapter can make an answer certain: the other tiny one's head, which is frozen, prefers no token to another."""
+    line = TinyLine(tmp_path_factory.mktemp("sharp"), sharpness=16.0)
+    section, folder = sft_section(epochs=1, learning_rate=3e-3), line.root / "parent"
+    return line, (folder, train_sft(line.model, section, line.base, line.dataset_dir, line.dataset, folder, silent))
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_the_mean_reward_of_five_steps_rises_by_a_quarter_within_forty(sharp: tuple[TinyLine, Parent], tmp_path: Path, method: str) -> None:
+    means: list[float] = []
+
+    def listening(answers: Sequence[Answered]) -> list[float | None]:
+        worth = [float(each or 0) for each in lowness(answers)]
+        means.append(sum(worth) / len(worth))
+        return [*worth]
+
+    artifact = learn(sharp[0], sharp[1], tmp_path, listening, method=method, epochs=20, learning_rate=1e-2)
+
+    assert artifact.steps == len(means) == 40
+    assert sum(means[-5:]) / 5 > sum(means[:5]) / 5 + 0.25
+
+
 def stopped_at(step: int) -> Report:
     def press_ctrl_c(progress: Progress) -> None:
         if progress.done == step:

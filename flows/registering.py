@@ -30,7 +30,7 @@ from flows.errors import PrefectUnreachable
 from training.errors import InputError
 
 HEARTBEAT_S = 30
-_SILENCE_S = 3 * HEARTBEAT_S
+SILENCE_S = 3 * HEARTBEAT_S
 _GONE = "tunegate: end runs whose process is gone"
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
@@ -44,8 +44,10 @@ class Limits:
     watching: int = 16
 
 
-def register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str]) -> tuple[str, ...]:
+def register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str], *, silence_s: float = SILENCE_S) -> tuple[str, ...]:
     """Register everything; returns `flow/name` of each deployment. `environment` is given to the processes of the runs.
+
+    A run that gives no sign of life for `silence_s` seconds is taken for gone; Prefect allows no less than ten.
 
     Raises:
         InputError: no Prefect server is named.
@@ -59,7 +61,7 @@ def register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str
             do="prefect server start; then export PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     try:
-        return asyncio.run(_register(file, limits, environment))
+        return asyncio.run(_register(file, limits, environment, silence_s))
     except (PrefectException, httpx.HTTPError) as error:
         detail = str(error).splitlines()
         raise PrefectUnreachable(
@@ -69,12 +71,12 @@ def register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str
         ) from error
 
 
-async def _register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str]) -> tuple[str, ...]:
+async def _register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str], silence_s: float) -> tuple[str, ...]:
     async with get_client() as client:
         await client.hello()
         for pool in sorted({deployment.work_pool.name for deployment in file.deployments}):
             await _have_pool(client, pool, limits)
-        await _have_gone_runs_ended(client)
+        await _have_gone_runs_ended(client, silence_s)
     for deployment in file.deployments:
         await _runner_deployment(deployment, environment).aapply()
     return tuple(f"{deployment.flow.name}/{deployment.name}" for deployment in file.deployments)
@@ -93,7 +95,7 @@ async def _have_pool(client: PrefectClient, name: str, limits: Limits) -> None:
             await client.update_work_queue(found.id, concurrency_limit=limit)
 
 
-async def _have_gone_runs_ended(client: PrefectClient) -> None:
+async def _have_gone_runs_ended(client: PrefectClient, silence_s: float) -> None:
     """Once a run has given a sign of life, it gives another, or ends."""
     beat, ends = "prefect.flow-run.heartbeat", {f"prefect.flow-run.{state}" for state in _ENDED}
     silent = EventTrigger(
@@ -103,9 +105,9 @@ async def _have_gone_runs_ended(client: PrefectClient) -> None:
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
-        within=timedelta(seconds=_SILENCE_S),
+        within=timedelta(seconds=silence_s),
     )
-    crash = ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {_SILENCE_S} s: its process is gone")
+    crash = ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {silence_s:g} s: its process is gone")
     for known in await client.read_automations_by_name(_GONE):
         await client.delete_automation(known.id)
     await client.create_automation(AutomationCore(name=_GONE, trigger=silent, actions=[crash]))

@@ -66,6 +66,11 @@ class PrefectServer:
         found = self.post("/events/filter", {"filter": {"event": {"name": [name]}}})
         return [event["resource"]["tunegate.release"] for event in found["events"]]
 
+    def count_events(self, name: str, *, of: str) -> int:
+        """How often a run of the flow `of` has told this event."""
+        found = self.post("/events/filter", {"filter": {"event": {"name": [name]}}})
+        return sum(any(each.get("prefect.resource.name") == of for each in event["related"]) for event in found["events"])
+
     def wait_for_run(self, flow: str, state: str = "COMPLETED") -> dict[str, Any]:
         """The oldest run of a flow, once it has ended."""
         until(lambda: any(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.runs(flow)), 300, POLL_S)

@@ -4,6 +4,8 @@ an alert collects.
 Training is finished beforehand; everything else is real but the engines' answers.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -103,6 +105,22 @@ def test_a_schedule_finds_new_data_a_storm_trains_once_and_an_approval_over_http
     assert len(server.runs("collect")) == 1
     assert [server.events(f"tunegate.release.{what}").count(release.id) for what in ("approved", "promoted")] == [1, 1], "told once"
     print(in_words(server, run))
+
+
+def test_a_run_whose_process_was_killed_is_ended_after_its_silence(server: PrefectServer, tmp_path: Path) -> None:
+    """No worker is there to tell Prefect: the machine, as it were, has died with both."""
+    register(shipped(tmp_path, write_recipe(tmp_path / "recipe"), datetime.now(UTC)), Limits(), {}, silence_s=10)
+    endless = "from prefect import flow\nimport time\n@flow(name='endless')\ndef endless(): time.sleep(600)\nendless()"
+    env = {**server.env, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    running = subprocess.Popen([sys.executable, "-c", endless], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: server.count_events("prefect.flow-run.heartbeat", of="endless") == 1, 120, POLL_S)
+    finally:
+        running.kill()
+        running.wait()
+    assert server.runs("endless")[0]["state_type"] == "RUNNING"
+    ended = server.wait_for_run("endless", "CRASHED")
+    assert ended["state"]["message"] == "no sign of life for 10 s: its process is gone"
 
 
 def approve_over_http(site: Site, release: Release) -> None:

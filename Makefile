@@ -31,6 +31,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests/benchmarks
 	$(BIN)/lint-imports
 
 setup: $(BIN)/.installed-$(EXTRA)

@@ -25,7 +25,7 @@ from training.data.languages import Identifier, LanguageSection
 from training.data.leakage import Index, SuitePrompt
 from training.data.privacy import Masker, PrivacySection
 from training.data.read_record import Record
-from training.data.rows import Example, question_of, texts_of
+from training.data.rows import Example, Rejected, question_of, texts_of
 from training.data.sources import SourceSection, open_source
 from training.prepare import renderer
 from training.tokenizer import load_tokenizer
@@ -86,7 +86,7 @@ def main() -> None:
         path = Path(folder) / "rows.jsonl"
         size = write_rows(path, asked.rows)
         rows = [row for row in open_source(SourceSection(path=path)) if isinstance(row, Record)]
-        examples = [example for row in rows for example in [example_of(row, FormatOptions())[0]] if hasattr(example, "messages")]
+        examples = [example for row in rows for example in [example_of(row, FormatOptions())[0]] if not isinstance(example, Rejected)]
         assert len(examples) == asked.rows
         print(f"{asked.rows:,} rows, {size / 1e6:.1f} MB\n{'step':32}{'seconds':>9}{'rows/s':>10}{'x floor':>9}")
         spent_on_floor = 0.0

@@ -161,7 +161,8 @@ def is_better(random: Generator, name: MetricName, world: World, prompts: int, g
 
 def pass_fail_truths(random: Generator, prompts: int, trials: int) -> Iterator[Truth]:
     """Pass or fail under one rule set."""
-    name, margin = "rule_pass_rate", 0.05
+    name: MetricName = "rule_pass_rate"
+    margin = 0.05
     sure, gain = sure_margin_share(prompts, CHANGED, ALPHA), detectable_share(prompts, CHANGED, ALPHA)
     null = keeps_margin(random, name, verdicts_of, prompts, -margin, margin, trials)
     yield Truth("pass/fail: worse by the margin of 5 points", prompts, null, most=ALPHA)
@@ -183,7 +184,8 @@ def pass_fail_truths(random: Generator, prompts: int, trials: int) -> Iterator[T
 
 def score_truths(random: Generator, prompts: int, trials: int) -> Iterator[Truth]:
     """A score between 0 and 1, and a quantile of latency."""
-    name, margin = "rouge_l", 0.02
+    name: MetricName = "rouge_l"
+    margin = 0.02
     error = SPREAD * np.sqrt((1 - SAME) / prompts)
     gain = detectable_score(prompts, float(error), ALPHA)
     assert gain is not None

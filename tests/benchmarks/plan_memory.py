@@ -132,7 +132,7 @@ def main() -> int:
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.make:
-        print(make_model(ModelShape.model_validate_json(asked.make[0]), Path(asked.make[1])))
+        make_model(ModelShape.model_validate_json(asked.make[0]), Path(asked.make[1]))
         return 0
     if asked.measure:
         print(measure(asked.measure[0], Path(asked.measure[1])))

@@ -18,11 +18,12 @@ from typing import Any
 import aiohttp
 
 from evaluation.config import GateSection
+from evaluation.evidence import Span
 from evaluation.gate import decide
 from evaluation.records import AnswerRecord, Scorecard
 from evaluation.report import write_report
 from evaluation.report_provenance import Evidence
-from evaluation.rules import SEVERITIES, RuleResult, Span
+from evaluation.rules import SEVERITIES, RuleResult
 from tests.fakes_evaluation import make_answer, make_card
 
 _WORDS = ["the", "child", "has", "fever", "and", "should", "drink", "water", "rest", "at", "home", "call", "doctor", "if", "it", "worsens"]

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ class Load:
         self._figures.answers.append(Answer(stream, sent, time.time(), release, fault, worker))
 
 
-def _process_of(headers: Mapping[str, str]) -> str:
+def _process_of(headers: Mapping[str, str] | Message) -> str:
     """Which gateway process has answered."""
     return headers.get("x-request-id", "req-none").split("-")[1]
 

@@ -1,6 +1,7 @@
-"""Useful tokens per second of LoRA training on this machine's CPU: TRL's trainer as it comes, TRL at its best, and ours over bf16 and NF4.
+"""Useful tokens per second of LoRA training on this CPU: TRL as it comes and at its best, LLaMA-Factory, and ours over bf16 and NF4.
 
     python -m tests.benchmarks.training_speed --base FOLDER --data QUESTIONS.jsonl [--rows 48] [--rounds 3] [--results FILE.jsonl]
+                                              [--llamafactory ENVIRONMENT]
 
 Every way gets the same rows (question, answer; at most 512 tokens; loss on the answer), 4 rows a batch, LoRA of rank 16 on all linear
 layers, one pass, the same learning rate, and a process of its own. In every round each way has its turn. A token is useful when it
@@ -10,6 +11,8 @@ are of all turns in it, so that rounds may be taken at different times.
     trl           SFTTrainer with SFTConfig's own defaults: fp32 weights under bf16 autocast, gradient checkpointing
     trl grouped   the same, rows of like length together
     trl best      grouped, bf16 weights, no gradient checkpointing
+    factory       LLaMA-Factory with bf16 autocast, else its defaults; left out without --llamafactory (see `training_factory.py`)
+    factory best  the same grouped, no gradient checkpointing
     ours          the recipe's defaults, method lora
     ours nf4      the recipe's defaults, method qlora
 
@@ -31,7 +34,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WAYS = ("trl", "trl grouped", "trl best", "ours", "ours nf4")
+from tests.benchmarks.training_factory import train_there
+
+WAYS = ("trl", "trl grouped", "trl best", "factory", "factory best", "ours", "ours nf4")
 BATCH, LONGEST, RATE, RANK, HELD_OUT = 4, 512, 2e-4, 16, 16
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHECKPOINT_STEPS = 100  # sft.checkpoint_every_steps, unless a recipe says otherwise
@@ -47,14 +52,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--llamafactory", type=Path, metavar="ENVIRONMENT", help="a virtual environment that has it")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps({"way": asked.one, **one(asked.one, asked.base, read_rows(asked.base, asked.data, asked.rows))}))
+        print(json.dumps({"way": asked.one, **one(asked)}))
         return 0
     turns = [json.loads(line) for line in asked.results.read_text().splitlines()] if asked.results and asked.results.exists() else []
     for _ in range(asked.rounds):
-        for way in asked.ways:
+        for way in [way for way in asked.ways if asked.llamafactory or not way.startswith("factory")]:
             turns.append(turn(way, asked))
             print(json.dumps(turns[-1]), flush=True)
             if asked.results:
@@ -67,6 +73,7 @@ def turn(way: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One way in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.training_speed", "--one", way, "--rows", str(asked.rows)]
     command += ["--base", str(asked.base), "--data", str(asked.data)]
+    command += ["--llamafactory", str(asked.llamafactory)] if asked.llamafactory else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"TOKENIZERS_PARALLELISM": "false"})
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {**said, "load": round(os.getloadavg()[0], 1)}
@@ -87,6 +94,10 @@ def show(turns: list[dict[str, Any]]) -> bool:
     if "ours" in middle and "trl" in middle:
         goals.append(("ours against TRL's defaults", middle["ours"]["tokens/s"] / middle["trl"]["tokens/s"], 2.0, True))
         goals.append(("held-out loss, ours less TRL's", middle["ours"]["held-out loss"] - middle["trl"]["held-out loss"], 0.02, False))
+    if "ours" in middle and "factory best" in middle:
+        theirs = max((middle[way] for way in ("factory", "factory best") if way in middle), key=lambda figures: figures["tokens/s"])
+        goals.append(("ours against LLaMA-Factory's best", middle["ours"]["tokens/s"] / theirs["tokens/s"], 1.3, True))
+        goals.append(("held-out loss, ours less its", middle["ours"]["held-out loss"] - theirs["held-out loss"], 0.02, False))
     if "ours" in middle:
         goals.append(("share of the machine's bf16 ceiling", middle["ours"]["ceiling share"], 0.45, True))
         share = statistics.median(turn["checkpoint share"] for turn in turns if turn["way"] == "ours")
@@ -99,49 +110,73 @@ def show(turns: list[dict[str, Any]]) -> bool:
     return all(met)
 
 
-def read_rows(base: Path, data: Path, count: int) -> tuple[list[Row], list[Row]]:
-    """Training rows and held-out rows, taken evenly from the file's rows that are short enough."""
+def read_rows(base: Path, data: Path, count: int) -> tuple[list[Row], list[Row], list[dict[str, str]]]:
+    """Training rows and held-out rows, taken evenly from the file's rows that are short enough; and the training rows as they were."""
     from training.chat import render
     from training.tokenizer import load_tokenizer
 
-    tokenizer, short = load_tokenizer(base), []
+    tokenizer, short, raw = load_tokenizer(base), list[Row](), list[dict[str, str]]()
     for line in data.read_text(encoding="utf-8").splitlines()[:: max(1, 5000 // (4 * (count + HELD_OUT)))]:
         row = json.loads(line)
         said = render(tokenizer, [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}])
         if len(said.input_ids) <= LONGEST:
             short.append({"input_ids": said.input_ids, "labels": said.labels})
+            raw.append(row)
     if len(short) < count + HELD_OUT:
         raise SystemExit(f"{data} has only {len(short)} rows of at most {LONGEST} tokens")
-    return short[:count], short[count : count + HELD_OUT]
+    return short[:count], short[count : count + HELD_OUT], raw[:count]
 
 
-def one(way: str, base: Path, rows: tuple[list[Row], list[Row]]) -> dict[str, float]:
+def one(asked: argparse.Namespace) -> dict[str, float]:
     """Train once and say how fast, how near to the ceiling, and how good."""
     from training.builders import settle
     from training.measure import read_answers
     from training.tokenizer import load_tokenizer
 
     settle(7)
-    train, held_out = rows
+    train, held_out, raw = read_rows(asked.base, asked.data, asked.rows)
     ceiling = ceiling_flops()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = (our_trainer if way.startswith("ours") else trl_trainer)(way, base, train, Path(folder))
-        clock = clock_of(trainer)
-        trainer.train()
-    model = trainer.model.eval()
     tokens = sum(len(row["input_ids"]) for row in train)
+    with tempfile.TemporaryDirectory() as folder:
+        model, figures = trained_there(asked, raw, Path(folder)) if asked.one.startswith("factory") else trained(asked, train, Path(folder))
     answers = sum(label != -100 for row in train for label in row["labels"][1:])
-    held = read_answers(model, held_out, load_tokenizer(base).pad_token_id)
-    return {
-        "tokens/s": tokens / clock.training_s,
-        "ceiling share": needed_flops(model, tokens, answers) / clock.training_s / ceiling,
+    held = read_answers(model.eval(), held_out, load_tokenizer(asked.base).pad_token_id)
+    figures["padding"] = 1 - tokens / figures.pop("padded tokens", math.nan)
+    return figures | {
+        "tokens/s": tokens / figures["seconds"],
+        "ceiling share": needed_flops(model, tokens, answers) / figures["seconds"] / ceiling,
         "held-out loss": math.log(held.perplexity()),
-        "padding": 1 - tokens / clock.padded_tokens,
-        "seconds": clock.training_s,
         "tokens": tokens,
         "ceiling GFLOPS": ceiling / 1e9,
-        "checkpoint share": clock.saving_s / max(clock.checkpoints, 1) / (CHECKPOINT_STEPS * clock.training_s / trainer.state.global_step),
     }
+
+
+def trained(asked: argparse.Namespace, rows: list[Row], folder: Path) -> tuple[Any, dict[str, float]]:
+    """The model that TRL or we trained, and what the clock says."""
+    trainer = (our_trainer if asked.one.startswith("ours") else trl_trainer)(asked.one, asked.base, rows, folder)
+    clock = clock_of(trainer)
+    trainer.train()
+    step_s = clock.training_s / trainer.state.global_step
+    return trainer.model, {
+        "seconds": clock.training_s,
+        "padded tokens": clock.padded_tokens,
+        "checkpoint share": clock.saving_s / max(clock.checkpoints, 1) / (CHECKPOINT_STEPS * step_s),
+    }
+
+
+def trained_there(asked: argparse.Namespace, rows: list[dict[str, str]], folder: Path) -> tuple[Any, dict[str, float]]:
+    """The model that LLaMA-Factory trained, and the seconds it tells; its padding is not told."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    settings = {
+        "lora_rank": RANK, "lora_alpha": 32, "cutoff_len": LONGEST + 32, "per_device_train_batch_size": BATCH, "num_train_epochs": 1,
+        "learning_rate": RATE, "lr_scheduler_type": "cosine", "warmup_ratio": 0.03, "seed": 7,
+    }  # fmt: skip
+    seconds = train_there(asked.llamafactory, asked.base, rows, best=asked.one == "factory best", settings=settings, out=folder)
+    model = AutoModelForCausalLM.from_pretrained(asked.base, dtype=torch.bfloat16)
+    return PeftModel.from_pretrained(model, str(folder)), {"seconds": seconds}
 
 
 def clock_of(trainer: Any) -> Any:
@@ -191,6 +226,7 @@ def our_trainer(way: str, base: Path, rows: list[Row], folder: Path) -> Any:
     from training.builders import load_base
     from training.checkpoints import CheckpointFolder
     from training.config import SftSection
+    from training.devices import Ranks
     from training.progress import silent
     from training.sft import AnswerTrainer
     from training.tokenizer import load_tokenizer
@@ -203,7 +239,7 @@ def our_trainer(way: str, base: Path, rows: list[Row], folder: Path) -> Any:
     adapted = new_adapter(load_base(base, section.quantization), section)
     checkpoints = CheckpointFolder(folder, "benchmark")
     checkpoints.open()
-    return AnswerTrainer(adapted, section, load_tokenizer(base), rows, Watch(silent, checkpoints))
+    return AnswerTrainer(adapted, section, load_tokenizer(base), rows, Watch(silent, checkpoints), Ranks())
 
 
 def trl_trainer(way: str, base: Path, rows: list[Row], folder: Path) -> Any:

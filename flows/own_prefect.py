@@ -47,7 +47,7 @@ class OwnPrefect:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Flows run on it while the block runs.
+        """Flows run on it while the block runs; where the user has a server after all, they run there, and this one ends at once.
 
         Raises:
             PrefectUnreachable: it did not come up.
@@ -55,6 +55,7 @@ class OwnPrefect:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         if PREFECT_API_URL.value():  # a server of the user's, named in a file that only Prefect reads
+            self.stop()
             yield
             return
         self._wait()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.own_prefect import begin
+from flows.own_prefect import begin, server_of_the_user
 from serving.settings import Settings
 from tests.fakes_flows import ROOT, until
 from tests.fakes_prefect import PrefectServer
@@ -51,6 +52,18 @@ def test_where_the_user_names_a_server_none_is_begun(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     assert begin(Settings(home=tmp_path)) is None
+
+
+@pytest.mark.slow
+def test_it_ends_at_once_where_a_file_of_prefects_names_a_server_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PREFECT_HOME", "PREFECT_SERVER_MEMO_STORE_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "prefect"))
+    before, theirs = set(psutil.Process().children()), "http://127.0.0.1:4200/api"
+    own = begin(Settings(home=tmp_path))
+    assert own is not None
+    (begun,) = set(psutil.Process().children()) - before
+    with temporary_settings({PREFECT_API_URL: theirs}), own.in_use():
+        assert (begun.is_running(), server_of_the_user()) == (False, theirs)
 
 
 @pytest.mark.slow

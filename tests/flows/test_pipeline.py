@@ -47,6 +47,7 @@ def home(site: Site, prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")
+    monkeypatch.setenv("PREFECT_API_URL", prefect.url)  # or a command called in this process begins one more
     with prefect.ours():
         yield site
 

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from serving.gateway_ledger import Ledger, Levels, Row
+from serving.gateway_ledger import Ledger, Levels
 from serving.key_limits import Use, Uses, UsesHere, limits_of
 from serving.keys import KeyInfo
 from serving.settings import Settings
@@ -75,11 +75,10 @@ def alone(settings: Settings) -> Commons:
 
 def together(settings: Settings, ledger: Ledger) -> Commons:
     """For one of several workers."""
-    mine = OwnRow(ledger)
     return Commons(
-        SharedRoom(mine, settings.max_in_flight, settings.max_queue, settings.queue_timeout_s + _STOPPED_S, time.monotonic),
-        SharedCrowd(mine, "connections", settings.max_connections),
-        SharedCrowd(mine, "copies", settings.max_shadows),
+        SharedRoom(ledger, settings.max_in_flight, settings.max_queue, settings.queue_timeout_s + _STOPPED_S, time.monotonic),
+        SharedCrowd(ledger, ledger.connections, settings.max_connections),
+        SharedCrowd(ledger, ledger.copies, settings.max_shadows),
         SharedUses(ledger),
         1 / settings.gateway_workers,
     )
@@ -131,95 +130,97 @@ class CrowdHere:
         """Nobody else needs to know."""
 
 
-class OwnRow:
-    """This worker's row of the ledger, as it was last written."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger, self.row = ledger, Row()
-
-    def say(self, **changes: Any) -> None:
-        self.row = self.row._replace(**changes)
-        self.ledger.say(self.row)
-
-
 class SharedRoom:
-    """Counted in the ledger. `patience_s`: longer than anybody waits for a place."""
+    """Counted in the ledger. `patience_s`: longer than anybody waits for a place.
 
-    def __init__(self, mine: OwnRow, places: int, queue: int, patience_s: float, clock: Callable[[], float]) -> None:
-        self._mine, self._ledger, self._places, self._queue = mine, mine.ledger, places, queue
+    While nobody waits, places come and go without the lock. Whoever wants one first says that it has one, and then looks whether these
+    are too many: of two that want the last place, at least one sees the other, and asks again with the lock.
+    """
+
+    def __init__(self, ledger: Ledger, places: int, queue: int, patience_s: float, clock: Callable[[], float]) -> None:
+        self._ledger, self._own, self._places, self._queue = ledger, ledger.own, places, queue
+        self._running, self._waiting, self._first_s = ledger.running, ledger.waiting, ledger.first_s
         self._patience_s, self._clock = patience_s, clock
 
     def take(self, since_s: float) -> bool:
         """See `Room`."""
-        with self._ledger:
-            rows = self._ledger.rows()
-            if sum(row.running for row in rows) >= self._places or self._first_of_others(rows)[0] < since_s:
-                return False
-            self._mine.say(running=self._mine.row.running + 1)
+        if min(self._first_s) == NEWEST and self._claim():
             return True
+        with self._ledger:
+            if self._first_of_others()[0] >= since_s and self._claim():
+                return True
+            self._tell_first(NEWEST)  # it may have been refused because of what was claimed here for a moment
+            return False
 
     def give_back(self) -> None:
         """See `Room`; whoever has waited longest is told."""
-        with self._ledger:
-            self._mine.say(running=self._mine.row.running - 1)
-            self._tell_first(self._mine.row.first_s)
+        self._running[self._own] -= 1
+        self._ledger.fence()
+        if min(self._first_s) < NEWEST:
+            with self._ledger:
+                self._tell_first(self._first_s[self._own])
 
     def queue(self) -> bool:
         """See `Room`."""
         with self._ledger:
-            if sum(row.waiting for row in self._ledger.rows()) >= self._queue:
+            if sum(self._waiting) >= self._queue:
                 return False
-            self._mine.say(waiting=self._mine.row.waiting + 1)
+            self._waiting[self._own] += 1
             return True
 
     def leave_queue(self) -> None:
         """See `Room`."""
-        with self._ledger:
-            self._mine.say(waiting=self._mine.row.waiting - 1)
+        self._waiting[self._own] -= 1
 
     def waits_since(self, first_s: float) -> None:
         """See `Room`; a place that is not taken here is another worker's."""
-        if first_s == self._mine.row.first_s == NEWEST:
+        if first_s == self._first_s[self._own] == NEWEST:
             return
         # Whoever waited for an engine, too, has waited for longer than those who look for a worker that has stopped believe.
         first_s = max(first_s, self._clock() - self._patience_s + _STOPPED_S)
         with self._ledger:
-            self._mine.say(first_s=first_s)
+            self._first_s[self._own] = first_s
+            self._ledger.fence()
             self._tell_first(first_s)
 
+    def _claim(self) -> bool:
+        self._running[self._own] += 1
+        self._ledger.fence()
+        if sum(self._running) <= self._places:
+            return True
+        self._running[self._own] -= 1
+        return False
+
     def _tell_first(self, before_s: float) -> None:
-        rows = self._ledger.rows()
-        first_s, worker = self._first_of_others(rows)
-        if first_s < before_s and sum(row.running for row in rows) < self._places:
+        first_s, worker = self._first_of_others()
+        if first_s < before_s and sum(self._running) < self._places:
             self._ledger.ring(worker)
 
-    def _first_of_others(self, rows: list[Row]) -> tuple[float, int]:
+    def _first_of_others(self) -> tuple[float, int]:
         """Since when the longest waiting request of another worker has waited, and which worker's it is."""
         stopped_s = self._clock() - self._patience_s
-        others = [(row.first_s, worker) for worker, row in enumerate(rows) if worker != self._ledger.own and row.first_s > stopped_s]
+        others = [(first_s, worker) for worker, first_s in enumerate(self._first_s) if worker != self._own and first_s > stopped_s]
         return min(others, default=(NEWEST, -1))
 
 
 class SharedCrowd:
-    """Counted in the ledger, under one name of its rows."""
+    """Counted in the ledger, in one of its columns."""
 
-    def __init__(self, mine: OwnRow, name: str, most: int) -> None:
-        self._mine, self._ledger, self._name, self._most = mine, mine.ledger, name, most
+    def __init__(self, ledger: Ledger, column: "memoryview[int]", most: int) -> None:
+        self._ledger, self._column, self._most = ledger, column, most
 
     def admits(self, here: int) -> bool:
         """See `Crowd`."""
         with self._ledger:
-            self._mine.say(**{self._name: here})
-            if sum(getattr(row, self._name) for row in self._ledger.rows()) >= self._most:
+            self._column[self._ledger.own] = here
+            if sum(self._column) >= self._most:
                 return False
-            self._mine.say(**{self._name: here + 1})
+            self._column[self._ledger.own] = here + 1
             return True
 
     def are_here(self, here: int) -> None:
         """See `Crowd`."""
-        if getattr(self._mine.row, self._name) != here:
-            with self._ledger:
-                self._mine.say(**{self._name: here})
+        self._column[self._ledger.own] = here
 
 
 class SharedUses:

@@ -1,8 +1,8 @@
 """What the workers of one gateway count together: a piece of memory that all of them map, behind one lock.
 
 The lock is the operating system's record lock: it is free again when its holder dies, however it dies. Each worker writes numbers of
-its own into its row, and every sum is taken over all rows, so that what a dead worker held is given back by clearing its row. Who waits
-for what another worker gives back is told by a bell, an event counter that its event loop listens to.
+its own, one in each column, and every sum is taken over all workers, so that what a dead worker held is given back by clearing its
+numbers. Who waits for what another worker gives back is told by a bell, an event counter that its event loop listens to.
 Knows nothing of requests or keys. Next: `gateway_commons.py`, what is counted here.
 """
 
@@ -10,27 +10,18 @@ import fcntl
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 _HEAD = struct.Struct("=dQ")
-_ROW = struct.Struct("=IIIId")
+_FIRST_BYTES, _NUMBER_BYTES, _COLUMNS = 8, 4, 4
 _COUNT = struct.Struct("=I")
 _TAG_BYTES = 16
 _LEVELS = struct.Struct("=4d")
 _FIRST_KEYS = 1024
 _NOBODY = float("inf")
-
-
-class Row(NamedTuple):
-    """What one worker says of itself. `first_s` is since when its longest waiting request could have begun; infinite: none could."""
-
-    running: int = 0
-    waiting: int = 0
-    connections: int = 0
-    copies: int = 0
-    first_s: float = _NOBODY
 
 
 class Levels(NamedTuple):
@@ -43,7 +34,11 @@ class Levels(NamedTuple):
 
 
 class Ledger:
-    """The shared memory as one process sees it. Use it as `with ledger:`, which locks; every method but `ring` is called inside.
+    """The shared memory as one process sees it. Use it as `with ledger:`, which locks; `ring` and `fence` need no lock.
+
+    Columns hold a number of each worker, which no other one writes: how many requests it is `running`, how many are `waiting`, its
+    `connections` and `copies`; `first_s` is since when its longest waiting request could have begun, infinite when none could. An item is
+    read and written at once, so a column may be looked at without the lock; what is seen then may be over already.
 
     Args:
         memory: file descriptor of the memory.
@@ -54,17 +49,25 @@ class Ledger:
     def __init__(self, memory: int, bells: Sequence[int], own: int) -> None:
         self.memory, self.bells, self.own = memory, tuple(bells), own
         self._workers = len(bells)
-        self._keys_at = _HEAD.size + self._workers * _ROW.size
+        self._keys_at = _keys_at(self._workers)
         self._key_bytes = _TAG_BYTES + _LEVELS.size + self._workers * _COUNT.size
         self._map = mmap.mmap(memory, 0)
         self._places: dict[bytes, int] = {}
+        self._fence = threading.Lock()
+        self._fence.acquire()
+        # A map of their own: one that is looked into like this cannot be made larger.
+        columns = memoryview(mmap.mmap(memory, self._keys_at))[_HEAD.size :]
+        numbers = columns[self._workers * _FIRST_BYTES :].cast("I")
+        self.first_s = columns[: self._workers * _FIRST_BYTES].cast("d")
+        self.running, self.waiting, self.connections, self.copies = (
+            numbers[column * self._workers : (column + 1) * self._workers] for column in range(_COLUMNS)
+        )
 
     @classmethod
     def make(cls, workers: int) -> "Ledger":
         """New memory with rows for so many workers; the maker is none of them."""
         memory = os.memfd_create("tunegate workers")
-        keys_at = _HEAD.size + workers * _ROW.size
-        os.ftruncate(memory, keys_at + _FIRST_KEYS * (_TAG_BYTES + _LEVELS.size + workers * _COUNT.size))
+        os.ftruncate(memory, _keys_at(workers) + _FIRST_KEYS * (_TAG_BYTES + _LEVELS.size + workers * _COUNT.size))
         ledger = cls(memory, [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)], own=-1)
         for worker in range(workers):
             ledger.clear(worker)
@@ -85,19 +88,21 @@ class Ledger:
 
     # Workers.
 
-    def rows(self) -> list[Row]:
-        """Every worker's row, in order."""
-        return [Row(*_ROW.unpack_from(self._map, self._row_at(worker))) for worker in range(self._workers)]
-
-    def say(self, row: Row) -> None:
-        """Write this worker's row."""
-        _ROW.pack_into(self._map, self._row_at(self.own), *row)
-
     def clear(self, worker: int) -> None:
         """This worker is no more: everything that it held is free."""
-        _ROW.pack_into(self._map, self._row_at(worker), *Row())
+        self.first_s[worker] = _NOBODY
+        for column in (self.running, self.waiting, self.connections, self.copies):
+            column[worker] = 0
         for key in range(self._known_keys()):
             _COUNT.pack_into(self._map, self._count_at(key, worker), 0)
+
+    def fence(self) -> None:
+        """Have every worker see what this one wrote before it reads anything else; processors may do it the other way round.
+
+        Giving a thread lock back and taking it again is a release and an acquire in order, which no write and no read may pass.
+        """
+        self._fence.release()
+        self._fence.acquire()
 
     def ring(self, worker: int) -> None:
         """Wake a worker up."""
@@ -163,11 +168,12 @@ class Ledger:
             self._map.resize(os.fstat(self.memory).st_size)
         return keys
 
-    def _row_at(self, worker: int) -> int:
-        return _HEAD.size + worker * _ROW.size
-
     def _key_at(self, place: int) -> int:
         return self._keys_at + place * self._key_bytes
 
     def _count_at(self, place: int, worker: int) -> int:
         return self._key_at(place) + _TAG_BYTES + _LEVELS.size + worker * _COUNT.size
+
+
+def _keys_at(workers: int) -> int:
+    return _HEAD.size + workers * (_FIRST_BYTES + _COLUMNS * _NUMBER_BYTES)

@@ -1,11 +1,12 @@
 """What several workers count in one ledger. The workers of these tests are in one process: each has its own map, row and bell."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from serving.gateway_commons import NEWEST, OwnRow, SharedCrowd, SharedRoom, SharedUses
+from serving.gateway_commons import NEWEST, SharedCrowd, SharedRoom, SharedUses
 from serving.gateway_ledger import Ledger, Levels
 from serving.key_limits import KeyLimiter
 from serving.openai_errors import ApiError
@@ -21,8 +22,7 @@ class Shop:
         self.now_s = 100.0
         self.maker = Ledger.make(3)
         self.ledgers = [Ledger(self.maker.memory, self.maker.bells, worker) for worker in range(3)]
-        self.mine = [OwnRow(ledger) for ledger in self.ledgers]
-        self.rooms = [SharedRoom(mine, places, queue, PATIENCE_S, lambda: self.now_s) for mine in self.mine]
+        self.rooms = [SharedRoom(ledger, places, queue, PATIENCE_S, lambda: self.now_s) for ledger in self.ledgers]
 
     def rung(self, worker: int) -> bool:
         """Whether that worker was woken up since the last look."""
@@ -47,6 +47,31 @@ def test_places_are_those_of_all_workers_together(shop: Shop) -> None:
     assert [room.take(NEWEST) for room in shop.rooms] == [True, True, False]
     shop.rooms[0].give_back()
     assert shop.rooms[2].take(NEWEST)
+
+
+def test_three_processes_that_snatch_at_two_places_never_hold_three(shop: Shop) -> None:
+    """Whoever has a place takes a token from the kernel, which has made two of them: nobody ever finds none."""
+    tokens = os.eventfd(2, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+
+    def snatch(worker: int) -> None:
+        room, had = SharedRoom(Ledger(shop.maker.memory, shop.maker.bells, worker), 2, 0, PATIENCE_S, lambda: 100.0), 0
+        while had < 2000:
+            if room.take(NEWEST):
+                os.eventfd_read(tokens)
+                os.sched_yield()
+                os.eventfd_write(tokens, 1)
+                room.give_back()
+                had += 1
+
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=snatch, args=(worker,)) for worker in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    os.close(tokens)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [room.take(NEWEST) for room in shop.rooms] == [True, True, False]
 
 
 def test_the_queue_is_that_of_all_workers_together(shop: Shop) -> None:
@@ -88,7 +113,7 @@ def test_a_worker_that_has_stopped_holds_nobody_up_for_longer_than_its_callers_w
 
 
 def test_connections_are_those_of_all_workers_together(shop: Shop) -> None:
-    crowds = [SharedCrowd(mine, "connections", 3) for mine in shop.mine]
+    crowds = [SharedCrowd(ledger, ledger.connections, 3) for ledger in shop.ledgers]
     assert [crowds[0].admits(0), crowds[0].admits(1), crowds[1].admits(0), crowds[1].admits(1), crowds[2].admits(0)] == [
         *(True, True, True),
         *(False, False),

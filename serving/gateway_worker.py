@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from time import monotonic
 
 import uvloop
-from prometheus_client import CollectorRegistry, values
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from serving.admin_api import AdminDesk
@@ -30,6 +30,7 @@ from serving.gateway_ledger import Ledger
 from serving.gateway_talk import MOST_LINE_BYTES, Answer, Said, Terms
 from serving.keeping import Kept
 from serving.keys import KeyRing
+from serving.metrics_mapped import count_in
 from serving.metrics_requests import RequestMetrics
 from serving.records import Snapshot
 from serving.registry import Registry
@@ -189,12 +190,6 @@ class Worker:
         with suppress(BlockingIOError):
             os.eventfd_read(self._terms.bells[self._terms.number])
         self._gateway.pump()
-
-
-def count_in(folder: str, number: int) -> None:
-    """Have counters live in files, which stay when this process is killed; the next one under this number goes on from there."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
 async def _first_of(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:

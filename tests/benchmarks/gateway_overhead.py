@@ -101,7 +101,7 @@ async def run_gateway(slot_port: str, *, as_worker: bool = False) -> None:
         info = KeyInfo(id="key-1", name="benchmark", scopes=frozenset({Scope.INFER}), created_at=datetime.now(UTC), revoked_at=None)
         ring, house, commons = KeyRing({hash_secret(KEY): info}), OwnHouse(settings, GatewayMetrics()), alone(settings)
         if as_worker:
-            from serving.gateway_worker import count_in  # not earlier: what it imports would count as the lone gateway's memory
+            from serving.metrics_mapped import count_in  # not earlier: what it imports would count as the lone gateway's memory
 
             ledger = Ledger.make(4)
             commons = together(settings, Ledger(ledger.memory, ledger.bells, 0))

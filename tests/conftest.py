@@ -1,8 +1,14 @@
 """What every test may count on, however the suite was started."""
 
+import os
 import signal
 
 import pytest
+
+from training.environment import stage_environment
+
+# Several workers share the cores: their threads sleep soon, as those of a stage do. It counts only before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", stage_environment(1)["GOMP_SPINCOUNT"])
 
 # A command started in the background of a script ignores Ctrl-C, and so does all it starts; some tests send exactly that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

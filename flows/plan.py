@@ -80,9 +80,9 @@ def make_plan(recipe: Recipe) -> Plan:
     train_rows = None if rows is None else round(rows * (1 - recipe.data.held_back_share))
     per_row = None if not rows else max(1, characters // rows // _CHARACTERS_PER_TOKEN)
     gpu = _has_gpu() or shape.parameters() > _LARGEST_ON_CPU  # nobody trains a larger one without
-    training = plan_training(
-        shape, recipe.model, recipe.sft, recipe.preference, rows=train_rows, pairs=pairs, tokens_per_row=per_row, gpu=gpu
-    )
+    known = {"rows": train_rows, "pairs": pairs, "tokens_per_row": per_row}
+    sharing = recipe.devices.processes if recipe.devices.shard else 1
+    training = plan_training(shape, recipe.model, recipe.sft, recipe.preference, **known, gpu=gpu, sharing=sharing)
     # Keys and values in 16 bits for every seat and token.
     seats = recipe.serving.max_num_seqs * recipe.serving.max_model_len
     kv_bytes = seats * 2 * 2 * shape.layers * shape.key_heads * shape.head_dim
@@ -236,7 +236,8 @@ def _devices(recipe: Recipe) -> Resolved:
     if processes == 1:
         return Resolved(key="processes", value="1", because="devices.processes; torchrun starts more of them")
     rows, passes = shared_out(recipe.sft.batch_size, recipe.sft.gradient_accumulation, processes)
-    why = f"data-parallel (DDP), each with the whole model and {rows} × {passes} rows of a step"
+    held = f"the weights shared out (FSDP), each with 1/{processes} of every block" if recipe.devices.shard else "each with the whole model"
+    why = f"data-parallel{'' if recipe.devices.shard else ' (DDP)'}, {held} and {rows} × {passes} rows of a step"
     return Resolved(key="processes", value=str(processes), because=why)
 
 

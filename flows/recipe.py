@@ -59,6 +59,7 @@ class Recipe(Section):
         for section in (self.sft, self.preference):
             if section is not None and (fault := unequal_shares(section.batch_size, section.gradient_accumulation, self.devices.processes)):
                 faults.append(f"devices.processes: {fault}")
+        faults += self.devices.misfits(self.sft)
         if self.preference is not None:
             faults += self.preference.misfits(self.sft, self.devices.processes)
         faults += self._reward_faults() + self._online_faults()

@@ -133,7 +133,9 @@ def _sft(request: StageRequest, report: Report) -> None:
     recipe, (dataset_dir, dataset) = request.recipe, _read_dataset(request)
     suite = load_suite(recipe.merge.validation_suite)
     validation = Validation(_prompts_of(suite), keeps_critical_rules(suite), recipe.merge.max_new_tokens)
-    train_sft(recipe.model, recipe.sft, _read_base(request), dataset_dir, dataset, request.out, report, validation)
+    train_sft(
+        recipe.model, recipe.sft, _read_base(request), dataset_dir, dataset, request.out, report, validation, shard=recipe.devices.shard
+    )
 
 
 def _preference(request: StageRequest, report: Report) -> None:
@@ -141,9 +143,9 @@ def _preference(request: StageRequest, report: Report) -> None:
 
     recipe, (dataset_dir, dataset), (parent_dir, parent) = request.recipe, _read_dataset(request), _read_adapter(request)
     assert recipe.preference is not None
-    train_preference(
-        recipe.model, recipe.sft, recipe.preference, _read_base(request), dataset_dir, dataset, parent_dir, parent, request.out, report
-    )
+    rows, adapter = (dataset_dir, dataset), (parent_dir, parent)
+    base, shard = _read_base(request), recipe.devices.shard
+    train_preference(recipe.model, recipe.sft, recipe.preference, base, *rows, *adapter, request.out, report, shard=shard)
 
 
 def _reward(request: StageRequest, report: Report) -> None:

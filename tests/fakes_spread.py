@@ -1,4 +1,4 @@
-"""What two processes that train together run in the tests: both stages on a tiny line, from sections given as JSON.
+"""What two processes that train together run in the tests: both stages on a tiny line, whole and shared out, from sections given as JSON.
 
 fakes_spread.py LINE OUT SFT PREFERENCE
 
@@ -10,13 +10,22 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
 
 from serving.slots import free_port
 from tests.fakes_training import TinyLine, sft_section
+from training.adapters import new_adapter
+from training.builders import rounding
+from training.config import QuantizationSection
 from training.preference import train_preference
 from training.preference_section import PreferenceSection
 from training.progress import silent
-from training.ranks import leave
+from training.ranks import join, leave
 from training.sft import train_sft
 
 PROCESSES = 2
@@ -52,7 +61,39 @@ def train(line: Path, out: Path, sft: str, preference: str) -> None:
     pairs = PreferenceSection.model_validate_json(preference)
     trained = train_sft(tiny.model, section, tiny.base, tiny.dataset_dir, tiny.dataset, adapter, silent)
     train_preference(tiny.model, section, pairs, tiny.base, tiny.dataset_dir, tiny.dataset, adapter, trained, out / "dpo-two", silent)
+    rows = (tiny.dataset_dir, tiny.dataset)
+    train_sft(tiny.model, section, tiny.base, *rows, out / "sft-shared", silent, shard=True)
+    train_preference(tiny.model, section, pairs, tiny.base, *rows, adapter, trained, out / "dpo-shared", silent, shard=True)
+    told = rounded_and_shared_out(Path(tiny.base.folder))
+    if join().first:
+        (out / "rounded.json").write_text(json.dumps(told), encoding="utf-8")
     leave()
+
+
+def rounded_and_shared_out(folder: Path) -> dict[str, float]:
+    """Loss, length of gradient and bytes of blocks held here, with weights in bitsandbytes' 4-bit layout, whole and shared out."""
+    found = {}
+    for shard in (False, True):
+        asked = {"quantization_config": rounding(QuantizationSection(), shard=True), "device_map": {"": "cpu"}}
+        torch.manual_seed(1)
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **asked).requires_grad_(False)
+        adapted = new_adapter(base, sft_section(dropout=0.0), shard=shard).train()
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                parameter.add_(0.01) if "lora_B" in name else None
+        ids = torch.arange(40).reshape(2, 20)
+        loss = adapted(input_ids=ids, labels=ids).loss
+        loss.backward()
+        gradients = [each.grad.float().square().sum() for each in adapted.parameters() if each.grad is not None]
+        kind = "shared" if shard else "whole"
+        found |= {f"{kind} loss": float(loss), f"{kind} gradient": float(sum(gradients)) ** 0.5, f"{kind} bytes": _bytes_of_blocks(base)}
+    return found
+
+
+def _bytes_of_blocks(base: Any) -> int:
+    rounded = [layer.weight for layer in base.modules() if isinstance(layer, Linear4bit)]
+    here = [each.to_local() if isinstance(each, DTensor) else each for each in rounded]
+    return sum(each.numel() * each.element_size() for each in here)
 
 
 if __name__ == "__main__":

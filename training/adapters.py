@@ -20,6 +20,7 @@ from training.bottleneck import add_bottlenecks, load_bottlenecks, save_bottlene
 from training.builders import on_gpu
 from training.config import SftSection
 from training.errors import ModelError
+from training.shards import shard_blocks
 from training.stacked import stack_projections
 from training.updates import ADAPTER_CONFIG, WHOLE_WEIGHTS
 
@@ -30,10 +31,10 @@ _EXPERT_WEIGHTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 _ALSO = {"embeddings": (".embed_tokens.",), "norms": ("norm.", "layernorm."), "router": (".gate.weight",)}
 
 
-def new_adapter(model: Any, sft: SftSection, steps: int = 1) -> Any:
+def new_adapter(model: Any, sft: SftSection, steps: int = 1, *, shard: bool = False) -> Any:
     """Make the recipe's parameters trainable on a frozen base model; before a step is made it computes what it did.
 
-    `steps` is the length of the run, which AdaLoRA plans its ranks by.
+    `steps` is the length of the run, which AdaLoRA plans its ranks by; `shard` has several processes share the frozen weights out.
 
     Raises:
         ModelError: the model has not got what the recipe wants to tune.
@@ -52,7 +53,7 @@ def new_adapter(model: Any, sft: SftSection, steps: int = 1) -> Any:
             parameter.requires_grad_(False)  # AdaLoRA's divisor: peft lets it be trained, and neither saves nor merges what it became
     if sft.also_train:
         _unfreeze(model, [name for name, _ in model.named_parameters() if _is_also_trained(name, sft.also_train)], "sft.also_train")
-    return _for_this_machine(adapted)
+    return _for_this_machine(adapted, shard=shard)
 
 
 def peft_config(sft: SftSection, steps: int = 1) -> peft.PeftConfig:
@@ -84,7 +85,7 @@ def peft_config(sft: SftSection, steps: int = 1) -> peft.PeftConfig:
             )  # fmt: skip
 
 
-def load_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
+def load_adapter(model: Any, folder: Path, *, trainable: bool, shard: bool = False) -> Any:
     """Put the artefact in `folder` on its base model; one that is not trained is in bf16, as training computes with it."""
     if (folder / WHOLE_WEIGHTS).is_file():
         _load_whole(model, folder, trainable=trainable)
@@ -93,7 +94,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
     if not (folder / ADAPTER_CONFIG).is_file():
         return model if trainable else model.to(torch.bfloat16)
     adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
-    return _for_this_machine(adapted if trainable else adapted.to(torch.bfloat16))
+    return _for_this_machine(adapted if trainable else adapted.to(torch.bfloat16), shard=shard)
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:
@@ -190,8 +191,10 @@ def _require_layers(model: Any, sft: SftSection) -> None:
         raise ModelError("`sft.experts`: this model has no experts", do="remove the key, or choose a mixture-of-experts model")
 
 
-def _for_this_machine(adapted: Any) -> Any:
-    """On a CPU the adapted layers compute together; on a GPU peft's own passes wait for nothing."""
-    if not on_gpu():
+def _for_this_machine(adapted: Any, *, shard: bool) -> Any:
+    """On a CPU the adapted layers compute together, where they hold whole weights; on a GPU peft's own passes wait for nothing."""
+    if shard:
+        shard_blocks(adapted)
+    elif not on_gpu():
         stack_projections(adapted)
     return adapted

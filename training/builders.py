@@ -52,19 +52,21 @@ def load_base(
     *,
     trust_remote_code: bool = False,
     config_changes: Mapping[str, Any] | None = None,
+    shard: bool = False,
 ) -> Any:
     """The base model in bf16, or rounded to 4 or 8 bits, frozen, on the GPU when there is one.
 
-    `config_changes` replaces values of its config.json: a recipe's longer context.
+    One that several processes will `shard` out waits beside the GPU, which need not hold it whole. `config_changes` replaces values of
+    its config.json: a recipe's longer context.
 
     Raises:
         ModelError: the folder cannot be loaded.
     """
     options: dict[str, Any] = {"dtype": torch.bfloat16, "local_files_only": True, "trust_remote_code": trust_remote_code}
     if quantization:
-        options["quantization_config"] = _rounding(quantization)
+        options["quantization_config"] = rounding(quantization, shard=shard)
     if on_gpu():
-        options["device_map"] = {"": torch.cuda.current_device()}
+        options["device_map"] = {"": "cpu" if shard else torch.cuda.current_device()}
     else:
         options["attn_implementation"] = register()
     try:
@@ -82,7 +84,11 @@ def load_base(
     return model
 
 
-def _rounding(quantization: QuantizationSection) -> BitsAndBytesConfig:
+def rounding(quantization: QuantizationSection, *, shard: bool = False) -> BitsAndBytesConfig:
+    """How bitsandbytes rounds weights; those to be shared out are kept in numbers of the type that the model computes in.
+
+    Parts of weights in bytes, its usual way, are no parameters to FSDP.
+    """
     if quantization.type == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -90,6 +96,7 @@ def _rounding(quantization: QuantizationSection) -> BitsAndBytesConfig:
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_quant_storage=torch.bfloat16 if shard else torch.uint8,
     )
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from training.config import SftSection
 from training.errors import InputError
+from training.methods import METHODS
 from training.sections import Section
 
 
@@ -23,6 +25,31 @@ class DevicesSection(Section):
         le=256,
         description="processes that train on this machine, one for each GPU; WORLD_SIZE, set by a launcher, goes before it",
     )
+    shard: bool = Field(
+        default=False,
+        description="each process holds a part of every block's frozen weights (FSDP), for models that do not fit on one GPU; LoRA methods",
+    )
+
+    def misfits(self, sft: SftSection) -> list[str]:
+        """Why the weights of what `sft` trains cannot be shared out; empty when they can, or need not."""
+        if not self.shard:
+            return []
+        faults = []
+        if self.processes == 1:
+            faults.append("devices.processes is 1, and one process has nobody to share weights with: raise it, or remove devices.shard")
+        if sft.tuning.family != "lora":
+            able = ", ".join(name for name, method in METHODS.items() if method.family == "lora")
+            faults.append(
+                f"devices.shard shares out weights that are frozen beside an adapter; sft.method {sft.method} has none: choose {able}"
+            )
+        moved = [f"sft.{key}" for key in ("also_train", "experts") if getattr(sft, key)]
+        if moved:
+            faults.append(
+                f"devices.shard shares out frozen weights, and {' and '.join(moved)} tunes some of them whole: remove one of the two"
+            )
+        if sft.quantization is not None and sft.quantization.type == "int8":
+            faults.append("devices.shard cannot cut weights in int8, only those in nf4, fp4 or bf16: change sft.quantization.type")
+        return faults
 
 
 ALONE = DevicesSection()
@@ -67,6 +94,15 @@ def ranks_here(environment: Mapping[str, str] = os.environ) -> Ranks:
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher started this process as one of several."""
     return "RANK" in environment and "WORLD_SIZE" in environment
+
+
+def require_others(ranks: Ranks, *, shard: bool) -> None:
+    """Raises: InputError when weights are to be shared out, and there is one process only."""
+    if shard and ranks.world == 1:
+        raise InputError(
+            "`devices.shard` shares weights out among processes, and this training was started as one",
+            do="start as many as there are GPUs, or remove the key",
+        )
 
 
 def shared_out(rows_per_pass: int, passes: int, world: int) -> tuple[int, int]:

@@ -48,11 +48,13 @@ def plan_training(
     pairs: int | None = None,
     tokens_per_row: int | None = None,
     gpu: bool = True,
+    sharing: int = 1,
 ) -> TrainingPlan:
     """Work out a run's figures.
 
     `rows` of the training split and preference `pairs` are given where they are known, and so is the mean length
-    `tokens_per_row`. Memory is always that of full-length rows, on a GPU or without one.
+    `tokens_per_row`. Memory is always that of full-length rows, on a GPU or without one, in one of the
+    `sharing` processes that hold the blocks' weights together.
 
     Raises:
         ModelError: `target_modules` or `max_length` that this model does not have.
@@ -70,7 +72,7 @@ def plan_training(
         if preference
         else None,
         tokens=None if rows is None or tokens_per_row is None else int(rows * tokens_per_row * sft.epochs),
-        memory_bytes=memory_parts(shape, model, sft, gpu=gpu),
+        memory_bytes=memory_parts(shape, model, sft, gpu=gpu, sharing=sharing),
         disk_bytes=3 * _BF16 * shape.parameters() + 3 * 12 * trainable,
         servable=servable,
         servable_because=because,
@@ -85,17 +87,17 @@ def steps_for(rows: int | None, rows_per_step: int, epochs: float) -> int | None
     return max(1, -int(-(per_epoch * epochs) // 1))
 
 
-def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection, *, gpu: bool) -> dict[str, int]:
+def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection, *, gpu: bool, sharing: int = 1) -> dict[str, int]:
     """Bytes by part at full-length rows: of a GPU, where training uses gradient checkpointing, or of this machine's memory."""
     if not gpu:
-        return cpu_memory_parts(shape, sft, model.max_length)
+        return cpu_memory_parts(shape, sft, model.max_length, sharing)
     trainable = trainable_in(shape, sft)
     tokens = sft.batch_size * model.max_length
     # Checkpointing keeps each block's input, and rebuilds one block at a time: about 14 hidden and 3 inner tensors of it.
     block = tokens * (14 * shape.hidden + 3 * shape.intermediate) * _BF16
     whole = trainable if sft.tuning.family == "weights" else 0
     return {
-        "base weights": int(shape.linear_parameters() * _bytes_per_weight(sft) + shape.other_parameters() * _BF16) - whole * _BF16,
+        **_base_weights(shape, sft, whole, sharing),
         "trained weights and gradients": 2 * trainable * _FP32,
         "optimizer": optimizer_bytes(shape, sft, trainable, moment_bytes=_FP32 if sft.optimizer == "adamw_torch" else 1),
         "block inputs": shape.layers * tokens * shape.hidden * _BF16,
@@ -104,12 +106,23 @@ def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection, *, gpu
     }
 
 
-def _bytes_per_weight(sft: SftSection) -> float:
+def _base_weights(shape: ModelShape, sft: SftSection, whole: int, sharing: int) -> dict[str, int]:
+    weight, constants = _bytes_per_weight(sft)
+    parts = {
+        "base weights": int(shape.linear_parameters() * (weight / sharing + constants) + shape.other_parameters() * _BF16) - whole * _BF16
+    }
+    if sharing > 1:  # the block at work, and the one after it
+        parts["blocks fetched whole"] = int(2 * shape.linear_parameters() / shape.layers * weight)
+    return parts
+
+
+def _bytes_per_weight(sft: SftSection) -> tuple[float, float]:
+    """Of a weight, and of the constants it is rounded by, which each process holds for the whole model."""
     if sft.quantization is None:
-        return _BF16
+        return _BF16, 0.0
     if sft.quantization.type == "int8":
-        return 1.0  # and 4 bytes per row, which is nothing
-    return _NF4_DOUBLE_BYTES if sft.quantization.double_quant else _NF4_BYTES
+        return 1.0, 0.0  # and 4 bytes per row, which is nothing
+    return 0.5, (_NF4_DOUBLE_BYTES if sft.quantization.double_quant else _NF4_BYTES) - 0.5
 
 
 def servable_by_vllm(shape: ModelShape, sft: SftSection) -> tuple[bool, str]:

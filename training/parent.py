@@ -24,8 +24,12 @@ def require_trained_on(base: BaseModelRecord, adapter: AdapterArtifact) -> None:
         )
 
 
-def load_parent(model: ModelSection, sft: SftSection, base: BaseModelRecord, folder: Path, parent: AdapterArtifact) -> Any:
+def load_parent(
+    model: ModelSection, sft: SftSection, base: BaseModelRecord, folder: Path, parent: AdapterArtifact, *, shard: bool = False
+) -> Any:
     """The adapter in `folder` on its base model, ready to be trained further; every generator is seeded.
+
+    Several processes may `shard` the base model out among them.
 
     Raises:
         InputError: it was trained on another base model.
@@ -36,8 +40,8 @@ def load_parent(model: ModelSection, sft: SftSection, base: BaseModelRecord, fol
     settle(sft.seed)
     be_deterministic(sft.deterministic)
     trusted = model.trust_remote_code
-    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=parent.config_changes)
-    return load_adapter(weights, folder, trainable=True)
+    weights = load_base(Path(base.folder), sft.quantization, trust_remote_code=trusted, config_changes=parent.config_changes, shard=shard)
+    return load_adapter(weights, folder, trainable=True, shard=shard)
 
 
 def taken_over(parent: AdapterArtifact) -> dict[str, Any]:

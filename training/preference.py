@@ -10,7 +10,7 @@ from typing import Any
 
 from training.adapters import save_adapter
 from training.config import ModelSection, SftSection
-from training.devices import Ranks
+from training.devices import Ranks, require_others
 from training.errors import InputError
 from training.outcome import checkpoints_for, figures, keep, run
 from training.parent import load_parent, taken_over
@@ -39,17 +39,22 @@ def train_preference(
     parent: AdapterArtifact,
     out: Path,
     report: Report,
+    *,
+    shard: bool = False,
 ) -> AdapterArtifact:
     """Tune the adapter in `parent_dir` on the prepared rows and write the new one to `out`; every process of a spread run calls this.
+
+    They `shard` the base model out among them where they are asked to.
 
     Raises:
         InputError: the dataset or the adapter belongs to another base model, or there are no rows.
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
     started, ranks = time.monotonic(), join()
+    require_others(ranks, shard=shard)
     require_trackers(sft.report_to)
     require_rows(dataset_dir, dataset, base)
-    adapted = load_parent(model, sft, base, parent_dir, parent)
+    adapted = load_parent(model, sft, base, parent_dir, parent, shard=shard)
     section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
     section_digest = digest_of([preference.digest, section.digest])
     checkpoints = checkpoints_for(out, [base.digest, dataset.digest, parent.digest, section_digest], adapted)

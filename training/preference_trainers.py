@@ -21,6 +21,7 @@ from training.devices import Ranks
 from training.preference_losses import Scored, reference_free_loss
 from training.preference_section import PreferenceSection
 from training.ranks import summed
+from training.shards import SharedOut
 from training.step_batches import InSteps
 from training.trained import TrainedCheckpoints
 from training.watch import Watch
@@ -30,7 +31,7 @@ Row = Mapping[str, Any]
 ALONE_HERE = Ranks()
 
 
-class PairTrainer(InSteps, TrainedCheckpoints, DPOTrainer):  # type: ignore[misc]
+class PairTrainer(InSteps, SharedOut, TrainedCheckpoints, DPOTrainer):  # type: ignore[misc]
     """DPO with TRL's losses; CPO, SimPO and ORPO with ours, over the same batches and the same fused head."""
 
     def __init__(

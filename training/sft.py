@@ -24,7 +24,7 @@ from training.builders import load_base, settle, training_arguments
 from training.chat import IGNORED
 from training.config import ModelSection, SftSection
 from training.context import config_changes
-from training.devices import Ranks, shared_out
+from training.devices import Ranks, require_others, shared_out
 from training.errors import InputError
 from training.measure import answer_states, prompted_answer_states, spread_of_ranks
 from training.memory import steps_for
@@ -40,6 +40,7 @@ from training.prepare import TRAIN, VALIDATION, read_prepared
 from training.progress import Report, silent
 from training.ranks import as_forward, join
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, verify_files
+from training.shards import SharedOut
 from training.step_batches import InSteps
 from training.tokenizer import load_tokenizer
 from training.trained import TrainedCheckpoints
@@ -62,6 +63,7 @@ class _Lesson:
     checkpoint_inputs: tuple[object, ...]
     out: Path
     ranks: Ranks
+    shard: bool
     report: Report
 
     def attempt(self, passes: Passes) -> "AnswerTrainer":
@@ -69,8 +71,10 @@ class _Lesson:
         sft = self.sft
         settle(sft.seed)
         be_deterministic(sft.deterministic)
-        weights = load_base(self.base, sft.quantization, trust_remote_code=self.model.trust_remote_code, config_changes=self.config_changes)
-        adapted = new_adapter(weights, sft, steps_for(len(self.rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1)
+        trusted, changes = self.model.trust_remote_code, self.config_changes
+        weights = load_base(self.base, sft.quantization, trust_remote_code=trusted, config_changes=changes, shard=self.shard)
+        steps = steps_for(len(self.rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1
+        adapted = new_adapter(weights, sft, steps, shard=self.shard)
         checkpoints = checkpoints_for(self.out, self.checkpoint_inputs, adapted)
         held_out = HeldOut(sft, checkpoints.root, pass_rate_of(sft, self.validation, self.tokenizer))
         watch = Watch(self.report, checkpoints, self.warnings, sft.report_to)
@@ -89,10 +93,12 @@ def train_sft(
     out: Path,
     report: Report,
     validation: Validation | None = None,
+    *,
+    shard: bool = False,
 ) -> AdapterArtifact:
     """Train the recipe's adapter on the prepared rows and write it to `out`; every process of a spread run calls this.
 
-    `validation` judges answers, for early stopping by rules.
+    `validation` judges answers, for early stopping by rules; `shard` has the processes share out the frozen weights.
 
     Raises:
         InputError: the dataset was prepared for another base model, more of its answers are cut than the recipe allows, or a step cannot
@@ -100,7 +106,7 @@ def train_sft(
         TrainingError: the loss left the finite numbers, or the disk is full.
     """
     started, ranks = time.monotonic(), join()
-    lesson = _lesson(model, sft, base, dataset_dir, dataset, out, report if ranks.first else silent, validation, ranks)
+    lesson = _lesson(model, sft, base, dataset_dir, dataset, out, report if ranks.first else silent, validation, ranks, shard)
     share = share_of(sft, ranks)
     passes = Passes(share.batch_size, share.gradient_accumulation)
     trainer, shortages = with_smaller_passes(passes, lesson.attempt, alone=ranks.world == 1)
@@ -133,7 +139,9 @@ def _lesson(
     report: Report,
     validation: Validation | None,
     ranks: Ranks,
+    shard: bool,
 ) -> _Lesson:
+    require_others(ranks, shard=shard)
     require_same_base(dataset, base)
     require_trackers(sft.report_to)
     verify_files(dataset_dir, dataset.files)
@@ -142,7 +150,7 @@ def _lesson(
     tokenizer, changes = load_tokenizer(folder), config_changes(folder, model)
     warnings = cut_answers(sft.cut_answers, rows, dataset, tokenizer, stop_tokens(tokenizer, folder))
     inputs = (base.digest, dataset.digest, sft.digest, changes)
-    return _Lesson(model, sft, folder, rows, held_back, tokenizer, validation, warnings, changes, inputs, out, ranks, report)
+    return _Lesson(model, sft, folder, rows, held_back, tokenizer, validation, warnings, changes, inputs, out, ranks, shard, report)
 
 
 def share_of(sft: SftSection, ranks: Ranks) -> SftSection:
@@ -155,7 +163,7 @@ def share_of(sft: SftSection, ranks: Ranks) -> SftSection:
     return sft.model_copy(update={"batch_size": rows_per_pass, "gradient_accumulation": passes})
 
 
-class AnswerTrainer(InSteps, TrainedCheckpoints, SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(InSteps, SharedOut, TrainedCheckpoints, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer, with logits computed only where there is a loss on machines without Triton.
 
     TRL's fused head scores the answer's tokens alone on a GPU, but every token, prompt and padding included, on a CPU,

@@ -15,14 +15,15 @@ _TOKENS_AT_THE_HEAD = 64  # `answer_loss.py`
 _LIBRARIES = 60_000_000  # bytes: the threads' buffers, kernels that were compiled, the trainer's own
 
 
-def cpu_memory_parts(shape: ModelShape, sft: SftSection, length: int) -> dict[str, int]:
-    """Bytes by part for passes of full-length rows."""
+def cpu_memory_parts(shape: ModelShape, sft: SftSection, length: int, sharing: int = 1) -> dict[str, int]:
+    """Bytes by part for passes of full-length rows, in one of the processes that share the blocks' weights out."""
     tokens, trainable = sft.batch_size * length, trainable_in(shape, sft)
     whole = trainable if sft.tuning.family == "weights" else 0
-    kept = _trained_blocks(shape, sft) * kept_per_block(shape, sft, sft.batch_size, length) + _BF16 * trainable
+    kept = _trained_blocks(shape, sft) * kept_per_block(shape, sft, sft.batch_size, length, stacked=sharing == 1) + _BF16 * trainable
     gradients = _FP32 * trainable
     return {
-        "base weights": _BF16 * (shape.parameters() - whole),
+        "base weights": _BF16 * (shape.linear_parameters() // sharing + shape.other_parameters() - whole),
+        **({"blocks fetched whole": 2 * _BF16 * shape.linear_parameters() // shape.layers} if sharing > 1 else {}),
         "trained weights": _FP32 * trainable,
         "optimizer": optimizer_bytes(shape, sft, trainable, moment_bytes=_FP32),
         "activations": kept,
@@ -33,7 +34,7 @@ def cpu_memory_parts(shape: ModelShape, sft: SftSection, length: int) -> dict[st
     }
 
 
-def kept_per_block(shape: ModelShape, sft: SftSection, rows: int, length: int) -> int:
+def kept_per_block(shape: ModelShape, sft: SftSection, rows: int, length: int, *, stacked: bool = True) -> int:
     """Bytes that one trained block keeps for its gradients; those of the adapters' own weights are not in it."""
     hidden, inner = shape.hidden, shape.intermediate
     queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
@@ -46,7 +47,7 @@ def kept_per_block(shape: ModelShape, sft: SftSection, rows: int, length: int) -
     elif sft.method == "dora":
         per_token = 16 * hidden + 2 * reads + 4 * queries + 8 * keys + 16 * inner
         whole_blocks = _BF16 * (5 * hidden**2 + queries**2 + inner**2)  # identity matrices by which peft multiplies B and A
-    elif sft.method in _STACKED and not sft.dropout:
+    elif stacked and sft.method in _STACKED and not sft.dropout:
         per_token = 12 * hidden + 2 * queries + 8 * inner
     elif sft.tuning.family == "lora":
         noise = 4 * (reads + inner) if sft.dropout else 0

@@ -1,7 +1,9 @@
 """What `tunegate validate` finds before any hour of training."""
 
+import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from flows.plan import check_files, make_plan, show_plan
 from flows.recipe import load_recipe
 from tests.fakes_flows import recipe_values, write_recipe
 from tests.fakes_suites import PROMPT, many_prompts, write_suite
+from training.shapes import shape_of
 
 
 def test_what_cannot_be_evaluated_is_found_all_at_once(tmp_path: Path) -> None:
@@ -33,6 +36,35 @@ def test_a_number_of_processes_that_does_not_divide_a_step_is_refused(tmp_path: 
     values["sft"] |= {"batch_size": 4}
     with pytest.raises(RecipeError, match=r"devices.processes: 4 rows per step \(4 × 1\) cannot be shared equally by 3 processes"):
         load_recipe(write_recipe(tmp_path, values))
+
+
+@pytest.mark.parametrize(
+    ("processes", "sft", "said"),
+    [
+        (1, {}, "devices.processes is 1, and one process has nobody to share weights with"),
+        (2, {"method": "full"}, "sft.method full has none: choose qlora, lora, rslora, dora, lora_plus, adalora"),
+        (2, {"method": "lora", "also_train": ["norms"]}, "sft.also_train tunes some of them whole"),
+        (2, {"quantization": {"type": "int8"}}, "devices.shard cannot cut weights in int8"),
+    ],
+)
+def test_weights_that_cannot_be_shared_out_are_refused(tmp_path: Path, processes: int, sft: dict[str, Any], said: str) -> None:
+    values = recipe_values() | {"devices": {"processes": processes, "shard": True}}
+    values["sft"] = {"batch_size": 2, **sft}
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        load_recipe(write_recipe(tmp_path, values))
+
+
+def test_the_plan_counts_shared_out_weights_by_process(tmp_path: Path) -> None:
+    values = recipe_values() | {"devices": {"processes": 4, "shard": True}}
+    values["model"] |= {"base": "embedded:smollm2-135m-instruct"}
+    values["sft"] = {"method": "lora", "batch_size": 4}
+    shared = make_plan(load_recipe(write_recipe(tmp_path, values)))
+    whole = make_plan(load_recipe(write_recipe(tmp_path, values | {"devices": {"processes": 4}})))
+
+    (processes,) = [each for each in shared.resolved if each.key == "processes"]
+    assert "1/4 of every block" in processes.because
+    blocks = shape_of("embedded:smollm2-135m-instruct").linear_parameters()
+    assert shared.training.memory_bytes["base weights"] == whole.training.memory_bytes["base weights"] - 2 * blocks * 3 // 4
 
 
 def test_the_plan_says_what_each_process_does(tmp_path: Path) -> None:

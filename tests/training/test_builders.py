@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.fakes_training import TinyLine, sft_section
 from training.adapters import load_adapter, new_adapter, save_adapter, trainable_parameters
-from training.builders import load_base, optimizer_name, settle
+from training.builders import load_base, optimizer_name, rounding, settle
 from training.config import QuantizationSection
 from training.errors import ModelError
 
@@ -19,6 +19,14 @@ def bitsandbytes_model(folder: str) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=config, attn_implementation="sdpa")
+
+
+@pytest.mark.parametrize(("shard", "storage"), [(False, torch.uint8), (True, torch.bfloat16)])
+def test_weights_to_be_shared_out_are_kept_in_the_type_they_are_computed_in(shard: bool, storage: torch.dtype) -> None:
+    config = rounding(NF4, shard=shard)
+
+    assert config.bnb_4bit_quant_storage == storage
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16
 
 
 def test_unpacking_once_gives_the_very_numbers_bitsandbytes_computes_with(tiny: TinyLine) -> None:

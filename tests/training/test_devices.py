@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.devices import Ranks, ranks_here, shared_out
+from training.devices import Ranks, ranks_here, require_others, shared_out
 from training.errors import InputError
 from training.step_batches import StepBatches
 
@@ -36,6 +36,12 @@ def test_ranks_are_what_the_launcher_says(environment: dict[str, str], ranks: Ra
 def test_variables_that_contradict_each_other_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(InputError, match="contradict each other"):
         ranks_here(LAUNCHED | wrong)
+
+
+def test_weights_are_not_shared_out_by_a_training_that_was_started_as_one_process() -> None:
+    require_others(Ranks(0, 2, 0, 2), shard=True)
+    with pytest.raises(InputError, match=r"`devices.shard` .* started as one"):
+        require_others(Ranks(), shard=True)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 23, 40])

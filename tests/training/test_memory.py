@@ -132,6 +132,17 @@ def test_what_a_block_keeps_on_a_cpu_is_what_autograd_keeps(values: dict[str, An
     assert own == pytest.approx(kept_bytes(section, 4) - kept_bytes(section, 3), rel=0.05)
 
 
+def test_a_gpu_that_shares_4_bit_weights_holds_its_part_all_constants_and_two_whole_blocks() -> None:
+    """Qwen2.5-7B on four: half a byte a weight shared out; embedding and head, and 0.0167 bytes a weight of constants, are not."""
+    shape = shape_of(QWEN)
+    blocks = shape.linear_parameters()
+    parts = memory_parts(shape, MODEL, MEDICAL, gpu=True, sharing=4)
+
+    constants = 1 / 64 + 4 / (64 * 256)
+    assert parts["base weights"] == pytest.approx(blocks * (0.5 / 4 + constants) + 2 * shape.other_parameters(), rel=1e-6)
+    assert parts["blocks fetched whole"] == pytest.approx(2 * blocks / 28 * 0.5, rel=1e-6)
+
+
 def test_memory_on_a_cpu_is_told_by_part() -> None:
     """The demo's recipe: 134.5 M weights in bf16, and its adapter, gradients apart, in fp32 three times over."""
     section = SftSection(r=16, dropout=0.0, batch_size=8, quantization=None, method="lora")

@@ -1,4 +1,4 @@
-"""Two processes under gloo train what one trains: ranks and trainers are the real ones, and each is a fork that imports nothing anew."""
+"""Two processes under gloo train what one trains, each with the whole model or a part of it: real trainers, in forks of one start."""
 
 import json
 import math
@@ -14,14 +14,26 @@ from tests.fakes_training import TinyLine, sft_section
 from training.environment import stage_environment
 from training.preference import train_preference
 from training.preference_section import PreferenceSection
-from training.progress import silent
-from training.records import AdapterArtifact
+from training.progress import Progress, silent
+from training.records import CHECKPOINTS, AdapterArtifact
 from training.sft import train_sft
 
 PROGRAM = Path(__file__).parents[1] / "fakes_spread.py"
 SECTION = {"dropout": 0.0, "epochs": 1, "batch_size": 8, "r": 8}
 PAIRS = PreferenceSection(learning_rate=1e-2, epochs=1, batch_size=8)
 CLOSE = 2e-3  # the same sums in bf16, rounded in another order
+
+
+STAGES = ["sft", "dpo", "sft, weights shared out, from the checkpoint of one", "dpo, weights shared out"]
+
+
+class Killed(Exception):
+    """Ends a training in the middle."""
+
+
+def until_the_last_step(progress: Progress) -> None:
+    if progress.total and progress.done == progress.total:
+        raise Killed
 
 
 def together(tiny: TinyLine, out: Path, *asked: str) -> None:
@@ -39,12 +51,20 @@ def pairs(tiny: TinyLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     alone = train_sft(tiny.model, sft_section(**SECTION), tiny.base, tiny.dataset_dir, tiny.dataset, root / "sft", silent)
     parent = (root / "sft", alone)
     train_preference(tiny.model, sft_section(**SECTION), PAIRS, tiny.base, tiny.dataset_dir, tiny.dataset, *parent, root / "dpo", silent)
+    with pytest.raises(Killed):
+        train_sft(tiny.model, sft_section(**SECTION), tiny.base, tiny.dataset_dir, tiny.dataset, root / "sft-shared", until_the_last_step)
+    assert list((root / "sft-shared" / CHECKPOINTS).glob("step-*"))
     together(tiny, root, json.dumps(SECTION), PAIRS.model_dump_json())
-    return {"sft": (root / "sft", root / "sft-two"), "dpo": (root / "dpo", root / "dpo-two")}
+    return {
+        "sft": (root / "sft", root / "sft-two"),
+        "dpo": (root / "dpo", root / "dpo-two"),
+        "sft, weights shared out, from the checkpoint of one": (root / "sft", root / "sft-shared"),
+        "dpo, weights shared out": (root / "dpo", root / "dpo-shared"),
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_make_the_steps_of_one(pairs: dict[str, tuple[Path, Path]], stage: str) -> None:
     one, two = (AdapterArtifact.read(folder) for folder in pairs[stage])
 
@@ -52,12 +72,12 @@ def test_two_processes_make_the_steps_of_one(pairs: dict[str, tuple[Path, Path]]
     assert two.steps == one.steps
     assert two.first_loss == pytest.approx(one.first_loss, rel=CLOSE)
     assert two.last_loss == pytest.approx(one.last_loss, rel=CLOSE)
-    if stage == "sft":
+    if stage.startswith("sft"):
         assert two.validation_loss == pytest.approx(one.validation_loss, rel=CLOSE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_end_with_the_adapter_of_one(pairs: dict[str, tuple[Path, Path]], stage: str) -> None:
     """How far the two lie apart, against how far training has moved: B starts at zero."""
     one, two = (load_file(folder / "adapter_model.safetensors") for folder in pairs[stage])
@@ -72,3 +92,13 @@ def test_two_processes_end_with_the_adapter_of_one(pairs: dict[str, tuple[Path, 
 def test_the_first_process_alone_writes(pairs: dict[str, tuple[Path, Path]]) -> None:
     for _, two in pairs.values():
         assert sorted(path.name for path in two.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "record.json"]
+
+
+@pytest.mark.slow
+def test_weights_in_four_bits_are_shared_out_and_compute_as_whole_ones(pairs: dict[str, tuple[Path, Path]]) -> None:
+    """bitsandbytes' own layers, which a GPU trains with; each of two processes keeps half of every weight."""
+    told = json.loads((pairs["sft"][0].parent / "rounded.json").read_text(encoding="utf-8"))
+
+    assert told["shared loss"] == pytest.approx(told["whole loss"], rel=1e-5)
+    assert told["shared gradient"] == pytest.approx(told["whole gradient"], rel=1e-5)
+    assert told["shared bytes"] == told["whole bytes"] / 2 > 0

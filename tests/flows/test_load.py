@@ -1,6 +1,7 @@
 """The light load says the truth: what was not answered whole has failed, whatever it looked like."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,9 +143,8 @@ def test_an_answer_that_is_none_is_a_failure(behave: Behave) -> None:
 def test_a_failure_names_the_request_and_what_came_back() -> None:
     with gateway(http_500) as url:
         load = loaded(url)
-    assert load.failures[0].startswith("request 1: HTTP 500: ")
-    assert "no slot" in load.failures[0]
-    assert len(load.failures) <= 5
+    assert all(re.fullmatch(r"request \d+: HTTP 500: .*no slot.*", failure) for failure in load.failures)
+    assert 1 <= len(load.failures) <= 5
 
 
 def test_a_refused_connection_is_a_failure() -> None:

@@ -37,10 +37,11 @@ def test_a_killed_spread_stage_leaves_no_process_and_one_process_goes_on_from_it
 
     def kill(progress: Progress) -> None:
         if progress.done == 3:
-            family.extend(psutil.Process().children(recursive=True))
-            stages = [each for each in family if "flows.stage_process" in each.cmdline() and "flows.stage_host" not in each.cmdline()]
+            children = psutil.Process().children(recursive=True)
+            stages = [each for each in children if "flows.stage_process" in each.cmdline() and "flows.stage_host" not in each.cmdline()]
             (launcher,) = {each.parent() for each in stages} & set(stages)
             assert len(stages) == 3
+            family.extend([launcher, *launcher.children(recursive=True)])
             launcher.kill()
 
     with StageRunner(STAGE) as runner, pytest.raises(StageFailed, match="status 137"):

@@ -49,6 +49,8 @@ pytestmark = [
 ]
 
 SCRAPE_S, LOAD_S, WINDOW = 1, 8.0, "15s"
+# Answers are held against the rules at lowest priority, which takes its time on a busy machine.
+ROUNDS = 4
 PANELS = [(board.slug, panel.title, query) for board in BOARDS for panel in board.panels for query in panel.queries]
 SERVED = ServingSection(public_name=PUBLIC_NAME, max_model_len=512, max_num_seqs=4, dtype="float32")
 PICTURES = os.environ.get("PANELS_FILE")
@@ -152,6 +154,11 @@ async def query(stack: Stack, prometheus: str, expr: str) -> list[float]:
     return [float(series["value"][1]) for series in (await api(stack, prometheus, "query", query=expr))["result"]]
 
 
+async def asked_of(stack: Stack, prometheus: str) -> dict[tuple[str, str, str], list[float]]:
+    """What every panel shows now."""
+    return {(slug, title, asked.name): await query(stack, prometheus, asked.over(WINDOW)) for slug, title, asked in PANELS}
+
+
 async def scrapes(stack: Stack, prometheus: str) -> bool:
     """Whether gateway and engine are being scraped; Prometheus takes some 5 s to look at its targets for the first time."""
     for _ in range(300):
@@ -194,12 +201,15 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
         tasks = [beside.create_task(stack.house.sample.run()), beside.create_task(Surroundings(home, stack.metrics).run(every_s=0.5))]
         stack.metrics.follow(registry_of(port))
         assert await scrapes(stack, prometheus), (tmp_path / "log").read_text()
-        await load(stack)
-        stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, backend_of(broken))})
-        await load(stack)
-        stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, engine)})
-        await load(stack)
-        panels = {(slug, title, asked.name): await query(stack, prometheus, asked.over(WINDOW)) for slug, title, asked in PANELS}
+        for _ in range(ROUNDS):
+            await load(stack)
+            stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, backend_of(broken))})
+            await load(stack)
+            stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, engine)})
+            await load(stack)
+            panels = await asked_of(stack, prometheus)
+            if not without_data(panels):
+                break
         signals = {(alert.name, signal): await query(stack, prometheus, signal) for alert in ALERTS for signal in alert.signals}
         engine_series = {name: await query(stack, prometheus, name) for name in sorted(ENGINE_SERIES)}
         rules = [rule for group in (await api(stack, prometheus, "rules"))["groups"] for rule in group["rules"]]

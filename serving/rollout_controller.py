@@ -111,7 +111,9 @@ class RolloutController:
         self._act(rollout, decide(section, standing, judgement), judgement, course)
 
     def _leased(self, rollout: Rollout) -> Rollout:
-        if rollout.status is RolloutStatus.WATCHING or rollout.lease_until - self._now() > timedelta(seconds=self._lease_s * _RENEW_BELOW):
+        left_s = (rollout.lease_until - self._now()).total_seconds()
+        # More than a whole lease is left where this clock was put back: no gateway believes that long.
+        if rollout.status is RolloutStatus.WATCHING or self._lease_s * _RENEW_BELOW < left_s <= self._lease_s:
             return rollout
         return self._registry.rollouts.renew(rollout, self._lease())
 

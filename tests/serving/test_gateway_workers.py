@@ -11,6 +11,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -20,6 +21,9 @@ import pytest
 from pydantic import SecretStr
 
 from serving.keys import KeyTerms, Scope
+from serving.records import LEASE_S
+from serving.rollout_section import RolloutSection, RolloutStep
+from tests.fakes_serving import EVIDENCE, approved, write_model
 from tests.fakes_site import Site, until
 
 pytestmark = pytest.mark.slow
@@ -56,19 +60,19 @@ class House:
         """One to each worker."""
         return [self.line_to(worker) for worker in self.workers]
 
-    def send(self, line: HTTPConnection, secret: SecretStr | None = None, *, words: int = 1, stream: bool = False) -> None:
+    def send(self, line: HTTPConnection, secret: SecretStr | None = None, *, words: int = 1, stream: bool = False, **more: str) -> None:
         """Ask, without waiting for the answer."""
         question = {"model": "clinic", "messages": [{"role": "user", "content": "hi"}], "max_tokens": words, "stream": stream}
-        self.post(line, "/v1/chat/completions", question, secret)
+        self.post(line, "/v1/chat/completions", question | more, secret)
 
     def post(self, line: HTTPConnection, path: str, body: object, secret: SecretStr | None = None) -> None:
         """Send a body."""
         key = (secret or self.site.secret).get_secret_value()
         line.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
 
-    def ask(self, line: HTTPConnection, secret: SecretStr | None = None) -> HTTPResponse:
+    def ask(self, line: HTTPConnection, secret: SecretStr | None = None, **more: str) -> HTTPResponse:
         """Ask, and read the whole answer."""
-        self.send(line, secret)
+        self.send(line, secret, **more)
         answer = line.getresponse()
         answer.read()
         return answer
@@ -233,6 +237,26 @@ def test_a_flip_is_seen_by_both_workers(house: House) -> None:
     until(lambda: {house.ask(line).headers["x-tunegate-release"] for line in lines} == {"clinic-2"}, 1)
     house.site.registry.rollback("clinic", "bob", "worse")
     until(lambda: {house.ask(line).headers["x-tunegate-release"] for line in lines} == {"clinic-1"}, 1)
+
+
+def test_a_canary_has_the_same_callers_at_both_workers(house: House) -> None:
+    site = house.site
+    patient = RolloutSection(steps=(RolloutStep(percent=50, min_requests=10_000),), threshold=100)
+    release = approved(site.registry, digest=write_model(site.folder / "c", "third"), folder=site.folder / "c", rollout=patient)
+    site.registry.want_slot(release.id, datetime.now(UTC) + timedelta(seconds=60))
+    site.wait_ready(release)
+    site.registry.rollouts.start(release.id, EVIDENCE, "bob", datetime.now(UTC) + timedelta(seconds=LEASE_S))
+    lines, callers = house.lines(), [f"caller {number}" for number in range(24)]
+
+    def releases_of(line: HTTPConnection) -> list[str | None]:
+        return [house.ask(line, user=caller).headers["x-tunegate-release"] for caller in callers]
+
+    until(lambda: all(release.id in releases_of(line) for line in lines), 5)
+    one, other = map(releases_of, lines)
+    assert one == other
+    assert set(one) == {"clinic-1", release.id}
+    site.registry.rollouts.abort("clinic", "bob", "seen enough")
+    until(lambda: all(set(releases_of(line)) == {"clinic-1"} for line in lines), 5)
 
 
 async def _load(house: House, stop: asyncio.Event, answers: Counter[str], seen: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,13 @@ def test_a_dead_controller_means_champion_and_the_next_one_begins_the_step_anew(
     assert (town.share() > 0, rollout.step) == (True, 0)
     town.live(240, lambda: town.state() is not State.CANARY)
     assert town.state() is State.LIVE
+
+
+def test_a_lease_that_seems_too_long_because_a_clock_was_put_back_is_renewed_all_the_same(town: Town) -> None:
+    town.start()
+    town.registry.rollouts.renew(town.registry.rollouts.current("clinic"), town.clock() + timedelta(hours=1))
+    town.live(15)
+    assert town.share() == pytest.approx(0.05, abs=0.015)
 
 
 def test_a_registry_that_is_gone_ends_the_lease_and_stops_nothing_else(town: Town) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from training.chat import IGNORED, render
 from training.data.rows import Message
 from training.errors import ModelError
+from training.practice.template_bounds import check_bounds
 
 _QUESTION: Message = {"role": "user", "content": "Where is the pharmacy?"}
 _ANSWER: Message = {"role": "assistant", "content": "On the ground floor."}
@@ -23,8 +24,10 @@ def check_template(tokenizer: Any, folder: Path) -> None:
     """Look at how a tokenizer's template opens and ends an answer; `folder` holds the base model.
 
     Raises:
-        ModelError: the model would be asked in another way than it is trained, or would never stop.
+        ModelError: the template does not end or fills the memory, the model would be asked in another way than it is trained, or
+            would never stop.
     """
+    check_bounds(tokenizer.chat_template, lambda: _text(tokenizer, [_QUESTION, _ANSWER], answer_next=False))
     _same_opening(tokenizer)
     last = next(label for label in reversed(render(tokenizer, [_QUESTION, _ANSWER]).labels) if label != IGNORED)
     stops = stop_tokens(tokenizer, folder)
@@ -48,13 +51,14 @@ def stop_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
     return frozenset(token for token in found if token is not None)
 
 
-def _same_opening(tokenizer: Any) -> None:
-    def text(turns: list[Message], *, answer_next: bool) -> str:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
+def _text(tokenizer: Any, turns: list[Message], *, answer_next: bool) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
 
+
+def _same_opening(tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         return  # rendering says so, with what to do
-    asked, trained = text([_QUESTION], answer_next=True), text([_QUESTION, _ANSWER], answer_next=False)
+    asked, trained = _text(tokenizer, [_QUESTION], answer_next=True), _text(tokenizer, [_QUESTION, _ANSWER], answer_next=False)
     if trained.startswith(asked):
         return
     same = next((at for at, (one, other) in enumerate(zip(asked, trained, strict=False)) if one != other), len(trained))

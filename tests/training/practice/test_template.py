@@ -37,6 +37,32 @@ def test_an_answer_that_ends_with_no_stop_token_is_refused(tiny: TinyLine, token
         check_template(tokenizer, Path(tiny.base.folder))
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (CHAT_TEMPLATE + "{#" + " " * 10_000_000 + "#}", r"it has 10,000,\d+ characters, and 262,144 are allowed"),
+        (CHAT_TEMPLATE + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "not rendered within 5 s"),
+        (CHAT_TEMPLATE + "{% for a in range(99999) %}{{ '+' * 1000 }}{% endfor %}", "makes more than 1,048,576 characters"),
+        (CHAT_TEMPLATE + "{{ '+' * 10 ** 10 }}", "takes more than 512 MiB"),
+    ],
+    ids=["10 MB of it", "two loops without end", "a flood", "ten gigabytes at once"],
+)
+def test_a_template_past_its_bounds_is_refused_and_takes_nothing_with_it(
+    tiny: TinyLine, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str, said: str
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+
+    with pytest.raises(ModelError, match=said):
+        check_template(tokenizer, Path(tiny.base.folder))
+
+
+def test_a_template_that_fails_by_itself_is_told_by_its_own_fault(tiny: TinyLine, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('one role only') }}")
+
+    with pytest.raises(Exception, match="one role only"):
+        check_template(tokenizer, Path(tiny.base.folder))
+
+
 def test_the_model_may_name_more_stop_tokens_than_its_tokenizer(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": None}))
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))

@@ -5,9 +5,11 @@ real Prometheus: an alert about a series that does not exist is quiet for ever. 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Severity = Literal["page", "ticket"]
+Action = Literal["collect", "retrain"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Alert:
     cases: tuple[Case, ...] = ()
     test_interval: str = "1m"
     """Between two values of a case's series, and two evaluations: days of minutes take promtool minutes."""
+    action: Action | None = None
+    """What starts by itself: Alertmanager sends such an alert to the hooks too, and a trigger of deploy/prefect.yaml waits for it."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of its own, beside those of its series."""
+        return {"severity": self.severity} | ({"action": self.action} if self.action else {})
 
     def rule(self) -> dict[str, Any]:
         """The rule as Prometheus reads it."""
@@ -41,7 +50,7 @@ class Alert:
             "alert": self.name,
             "expr": self.expr,
             "for": self.hold,
-            "labels": {"severity": self.severity},
+            "labels": self.labels,
             "annotations": {"summary": self.summary, "runbook": self.runbook},
         }
 
@@ -53,7 +62,7 @@ class Alert:
         # promtool compares annotations letter by letter, so the labels they quote are filled in here.
         expected = [
             {
-                "exp_labels": {"severity": self.severity, **labels},
+                "exp_labels": {**self.labels, **labels},
                 "exp_annotations": {"summary": _filled(self.summary, labels), "runbook": self.runbook},
             }
             for labels in case.fires

@@ -91,6 +91,7 @@ RULES_BROKEN = Alert(
     summary="more than 2 % of {{ $labels.release }}'s live answers break a critical rule",
     runbook="tunegate rollback NAME if the release before did not; keep answers for a while (TUNEGATE_CAPTURE_RATIO) to see which rule",
     signals=(line.CHECKED_LATELY.expr, 'tunegate_live_rule_violations_total{severity="critical"}'),
+    action="collect",
     cases=(
         Case("one in twenty", _live("0+1x90", "0+20x90"), "80m", ({"release": "clinic-1"},)),
         Case("one in a hundred", _live("0+1x90", "0+100x90"), "80m"),
@@ -111,6 +112,7 @@ DRIFTED = Alert(
     summary="{{ $labels.measure }} of {{ $labels.release }}'s traffic is no longer like the suite it was judged by",
     runbook="the gate says nothing about what the suite does not ask: add such prompts to the suite, and rows like them to the data",
     signals=(line.DRIFTED.expr, line.DRIFT_OVER_CHANCE.expr, line.LIVE_WINDOW_ANSWERS.expr),
+    action="collect",
     cases=(
         Case("another kind of prompts", _drift(0.6, 0.2, 300), "50m", ({"release": "clinic-1", "measure": "prompt_topic"},)),
         Case("somewhat different", _drift(0.2, 0.1, 300), "50m"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from monitoring.alerting import ACTIONS
 from monitoring.alerts import ALERTS
 from monitoring.dashboards import BOARDS
 from monitoring.grafana import DATASOURCE_UID, dashboard_json
@@ -89,7 +90,7 @@ def _alertmanager() -> dict[str, Any]:
             "group_interval": "1h",
             "repeat_interval": "1d",
             "routes": [
-                {"matchers": ['action="retrain"'], "receiver": "tunegate", "continue": True},
+                {"matchers": [f'action=~"{"|".join(ACTIONS)}"'], "receiver": "tunegate", "continue": True},
                 {
                     "matchers": ['severity="page"'],
                     "receiver": "pager",
@@ -97,6 +98,8 @@ def _alertmanager() -> dict[str, Any]:
                     "group_interval": "5m",
                     "repeat_interval": "1h",
                 },
+                # The root's receiver hears only what no route takes, and the first one takes tickets too.
+                {"receiver": "tickets"},
             ],
         },
         # A gateway that is down explains whatever else seems wrong behind it.

@@ -15,12 +15,33 @@ from uuid import uuid4
 import httpx
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from monitoring.alerting import Alert
 from serving.slots import free_port
 from tests.fakes_flows import ROOT, until
 
 START_S = 180.0
 # Each look is a query that the server answers instead of working.
 POLL_S = 0.5
+
+
+def as_alertmanager(alert: Alert) -> dict[str, Any]:
+    """What Alertmanager posts (webhook, version 4) when this alert fires in the first of its cases that says it does."""
+    labels = {"alertname": alert.name, **alert.labels, **next(case for case in alert.cases if case.fires).fires[0]}
+    told = {"summary": alert.summary, "runbook": alert.runbook}
+    fired = {
+        "status": "firing",
+        "labels": labels,
+        "annotations": told,
+        "startsAt": "2026-01-02T03:04:05.678Z",
+        "endsAt": "0001-01-01T00:00:00Z",
+        "generatorURL": "http://127.0.0.1:9090/graph?g0.expr=up",
+        "fingerprint": "4f6b1a2c3d4e5f60",
+    }
+    common = {"groupLabels": {"alertname": alert.name}, "commonLabels": labels, "commonAnnotations": told}
+    group = {"groupKey": '{}/{action=~"collect|retrain"}:{alertname="' + alert.name + '"}', "truncatedAlerts": 0}
+    return {"version": "4", "status": "firing", "receiver": "tunegate", "externalURL": "http://127.0.0.1:9093", **group, **common} | {
+        "alerts": [fired]
+    }
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.events import Resource, ResourceSpecification
 from starlette.testclient import TestClient
 
+from flows.deployments import read_deployments
 from flows.errors import PrefectUnreachable
 from flows.events import ALERT_FIRING, DATA_CHANGED
 from flows.hooks import create_app
+from monitoring.alerting import Alert
+from monitoring.alerts import ALERTS
 from serving.keys import Scope
 from serving.registry import Registry
+from tests.fakes_flows import ROOT
+from tests.fakes_prefect import as_alertmanager
 
 ALERT = {"status": "firing", "labels": {"alertname": "RowsDrift", "action": "retrain", "instance": "a:1"}, "annotations": {"x": "y"}}
 
@@ -86,3 +92,27 @@ def test_a_stranger_and_a_caller_without_the_scope_are_refused(hooks: Hooks) -> 
 def test_while_prefect_is_down_alertmanager_is_told_to_try_again(hooks: Hooks) -> None:
     hooks.is_down = True
     assert hooks.post("/alerts", {"version": "4", "alerts": [ALERT]}) == 503
+
+
+def started_by(event: str, labels: Mapping[str, str]) -> list[str]:
+    """The shipped deployments that wait for this event, matched as Prefect matches it."""
+    resource = Resource({"prefect.resource.id": "tunegate.any", **labels})
+    return [
+        deployment.name
+        for deployment in read_deployments(ROOT / "deploy/prefect.yaml").deployments
+        for trigger in deployment.triggers
+        if event in trigger.expect and ResourceSpecification(dict(trigger.match)).matches(resource)
+    ]
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_a_shipped_alert_starts_what_its_action_says_and_no_other_does(hooks: Hooks, alert: Alert) -> None:
+    assert hooks.post("/alerts", as_alertmanager(alert)) == 202
+    ((event, resource, labels),) = hooks.heard
+    assert resource == f"tunegate.alert.{alert.name}"
+    assert started_by(event, labels) == (["from-production"] if alert.action == "collect" else [])
+
+
+def test_an_alert_of_ones_own_that_asks_for_it_trains(hooks: Hooks) -> None:
+    hooks.post("/alerts", {"version": "4", "alerts": [ALERT]})
+    assert started_by(hooks.heard[0][0], hooks.heard[0][2]) == ["weekly"]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from monitoring import queries, queries_engine, queries_line, queries_training
+from monitoring.alerting import ACTIONS, Alert
 from monitoring.alerts import ALERTS
 from monitoring.dashboards import BOARDS, Board
 from monitoring.grafana import uid_of
@@ -165,13 +166,32 @@ def test_promtool_notices_a_rule_that_does_not_fire(tmp_path: Path) -> None:
 AMTOOL = shutil.which("amtool")
 
 
-@pytest.mark.skipif(
+needs_amtool = pytest.mark.skipif(
     AMTOOL is None, reason="amtool is not installed: the example route goes UNCHECKED (apt-get install prometheus-alertmanager)"
 )
-def test_alertmanager_accepts_the_example_and_sends_pages_to_the_pager() -> None:
+
+
+def receivers(labels: dict[str, str]) -> list[str]:
+    """Who is told of an alert with these labels, as Alertmanager's own tool says."""
     config = f"--config.file={DEPLOY}/alertmanager/alertmanager.yml"
-    for severity, receiver in (("page", "pager"), ("ticket", "tickets")):
-        routed = subprocess.run(
-            [AMTOOL or "amtool", "config", "routes", "test", config, f"severity={severity}"], capture_output=True, text=True
-        )
-        assert routed.stdout.strip() == receiver, routed.stdout + routed.stderr
+    given = [f"{name}={value}" for name, value in labels.items()]
+    routed = subprocess.run([AMTOOL or "amtool", "config", "routes", "test", config, *given], capture_output=True, text=True)
+    assert routed.returncode == 0, routed.stderr
+    return routed.stdout.strip().split(",")
+
+
+@needs_amtool
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_alertmanager_tells_people_of_each_alert_and_the_hooks_of_those_that_start_something(alert: Alert) -> None:
+    people = {"page": "pager", "ticket": "tickets"}[alert.severity]
+    assert receivers({"alertname": alert.name, **alert.labels}) == (["tunegate", people] if alert.action else [people])
+
+
+@needs_amtool
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_alert_of_ones_own_with_an_action_reaches_the_hooks_and_the_people(action: str) -> None:
+    assert receivers({"alertname": "Mine", "action": action}) == ["tunegate", "tickets"]
+
+
+def test_drift_and_broken_rules_start_the_collection() -> None:
+    assert {alert.name: alert.action for alert in ALERTS if alert.action} == {"TunegateRulesBroken": "collect", "TunegateDrift": "collect"}

@@ -59,7 +59,8 @@ def engine_for(release: Release, settings: Settings, command: Command) -> Engine
     match release.serving.engine:
         case "vllm":
             folder = settings.slot_folder(release.id)
-            return SlotProcess(release.id, folder, lambda port: command(release, port), start_timeout_s=settings.start_timeout_s)
+            limits = {"start_timeout_s": settings.start_timeout_s, "silent_s": settings.silent_s}
+            return SlotProcess(release.id, folder, lambda port: command(release, port), **limits)
         case "outside":
             return OutsideEngine(release, settings)
         case _:

@@ -8,7 +8,7 @@ import asyncio
 
 from pydantic import SecretStr
 
-from serving.engine_probe import Address, answered, went_silent
+from serving.engine_probe import Address, Pace, answered, went_silent
 from serving.errors import SlotError
 from serving.outside_address import fill
 from serving.records import Release
@@ -16,9 +16,7 @@ from serving.settings import Settings
 from serving.slots import KEY_NAME
 from training.atomic import write_text
 
-_LOOK_EVERY_S = 2.0
-# One lost answer is a restart of a pod; three in a row are no engine.
-_MISSES = 3
+_PACE = Pace(every_s=2.0, answer_s=60.0, page_s=5.0)
 _NO_KEY = "none"
 
 
@@ -27,8 +25,8 @@ class OutsideEngine:
 
     pid = None
 
-    def __init__(self, release: Release, settings: Settings, *, look_every_s: float = _LOOK_EVERY_S) -> None:
-        self.release_id, self._look_every_s = release.id, look_every_s
+    def __init__(self, release: Release, settings: Settings, *, pace: Pace = _PACE) -> None:
+        self.release_id, self._pace = release.id, pace
         self._folder, self._start_timeout_s = settings.slot_folder(release.id), settings.start_timeout_s
         self.base_url = fill(settings.outside_url, release.id, release.public_name)
         self.served_name = fill(settings.outside_model, release.id, release.public_name)
@@ -68,8 +66,8 @@ class OutsideEngine:
 
     async def ended(self) -> str:
         """Wait until it answers no more; returns what was seen."""
-        await went_silent(self._address, every_s=self._look_every_s, misses=_MISSES)
-        return f"the engine of {self.release_id} at {self.base_url} did not answer {_MISSES} times in a row"
+        seen = await went_silent(self._address, self._pace)
+        return f"the engine of {self.release_id} at {self.base_url} {seen}"
 
     async def stop(self, drain_s: float) -> None:
         """Let it be: it goes on, and nobody is sent there any more."""

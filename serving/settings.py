@@ -40,6 +40,12 @@ class Settings(BaseSettings):
     poll_s: float = Field(default=0.02, ge=0.01, le=5, description="seconds between two looks for a change in the registry")
     warm_s: float = Field(default=300.0, ge=0, le=86_400, description="seconds a retired champion stays ready for a rollback")
     start_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds an engine may take to its first answer")
+    silent_s: float = Field(
+        default=120.0,
+        ge=0,
+        le=7_200,
+        description="seconds in which a running engine answers nothing and makes no token before it counts as crashed; 0: never",
+    )
     restart_first_s: float = Field(default=1.0, ge=0.01, le=600, description="seconds before a crashed engine's restart; doubles each time")
     restart_cap_s: float = Field(default=60.0, ge=0.01, le=3_600, description="most seconds between two restarts of an engine")
     drain_s: float = Field(default=30.0, ge=0, le=3_600, description="seconds requests in flight are given when a slot or the server stops")

@@ -18,7 +18,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from serving import leash
-from serving.engine_probe import Address, answered
+from serving.engine_probe import Address, Pace, answered, went_silent
 from serving.errors import SlotError
 from serving.slot_sockets import make_sockets, remove_sockets
 from training.atomic import write_text
@@ -50,6 +50,7 @@ class SlotProcess:
         command: port -> what to run.
         start_timeout_s: most seconds to the first answer.
         exit_grace_s: seconds, beyond those to drain, that it may take to end.
+        silent_s: seconds without an answer or a token after which one that was ready counts as ended, though it runs; 0: never.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class SlotProcess:
         *,
         start_timeout_s: float,
         exit_grace_s: float = _EXIT_GRACE_S,
+        silent_s: float = 0.0,
     ) -> None:
         self.release_id = release_id
         self.port = 0
         self._folder, self._command, self._start_timeout_s = folder, command, start_timeout_s
-        self._exit_grace_s = exit_grace_s
+        self._exit_grace_s, self._silent_s = exit_grace_s, silent_s
         self._key = SecretStr(secrets.token_urlsafe(32))
         self._process: Process | None = None
         self._log_start = 0
@@ -118,8 +120,7 @@ class SlotProcess:
         Raises:
             SlotError: it exited first, or took too long; the end of its log is quoted.
         """
-        address = Address(self.base_url, self.served_name, self._key)
-        asked, exited = asyncio.create_task(answered(address)), asyncio.create_task(self._running.wait())
+        asked, exited = asyncio.create_task(answered(self._address)), asyncio.create_task(self._running.wait())
         try:
             await asyncio.wait({asked, exited}, timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
@@ -136,8 +137,17 @@ class SlotProcess:
         return await self._running.wait()
 
     async def ended(self) -> str:
-        """Wait for the process to end by itself; returns how, with the end of its log."""
-        return str(self.failure(f"ended with status {await self.exited()}"))
+        """Wait for it to end by itself, or to fall silent, which ends it; returns how, with the end of its log."""
+        exited, silent = asyncio.create_task(self._running.wait()), asyncio.create_task(self._went_silent())
+        try:
+            await asyncio.wait({exited, silent}, return_when=asyncio.FIRST_COMPLETED)
+            if exited.done():
+                return str(self.failure(f"ended with status {exited.result()}"))
+            self._kill()  # nobody who waits for it will be answered: there is nothing to drain
+            return str(self.failure(f"{silent.result()}, and was killed"))
+        finally:
+            exited.cancel()
+            silent.cancel()
 
     async def stop(self, drain_s: float) -> None:
         """Let the engine finish what it is answering, at most `drain_s` seconds, then make sure that nothing of it is left."""
@@ -151,8 +161,7 @@ class SlotProcess:
         except TimeoutError:
             pass
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill()
             (self._folder / KEY_NAME).unlink(missing_ok=True)
             remove_sockets(self._folder)
         await self._process.wait()
@@ -162,6 +171,20 @@ class SlotProcess:
         log = self._folder / _LOG_NAME
         tail = _tail(log, self._log_start).replace(self._key.get_secret_value(), "[key]")
         return SlotError(f"the engine of {self.release_id} {what}", why=tail, do=f"read {log}")
+
+    async def _went_silent(self) -> str:
+        if not self._silent_s:
+            await asyncio.Event().wait()  # nobody wants to know
+        return await went_silent(self._address, Pace.for_silence(self._silent_s))
+
+    def _kill(self) -> None:
+        """The whole family."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._running.pid, signal.SIGKILL)
+
+    @property
+    def _address(self) -> Address:
+        return Address(self.base_url, self.served_name, self._key)
 
     @property
     def _running(self) -> Process:

@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import SecretStr, ValidationError
 
 from serving.config import ServingSection
+from serving.engine_probe import Pace
 from serving.engines import engine_for, verify_before_start
 from serving.errors import SlotError
 from serving.outside_engine import OutsideEngine
@@ -100,7 +101,7 @@ def no_command(release: Release, port: int) -> Any:
 
 def engine_in(folder: Path, url: str, **more: Any) -> OutsideEngine:
     with Registry(url_in(folder)) as registry:
-        return OutsideEngine(outside_release(registry), settings_in(folder, url, **more), look_every_s=0.02)
+        return OutsideEngine(outside_release(registry), settings_in(folder, url, **more), pace=Pace(every_s=0.02, answer_s=5.0, page_s=5.0))
 
 
 def test_an_engine_elsewhere_that_falls_silent_has_ended(tmp_path: Path) -> None:

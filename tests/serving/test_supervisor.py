@@ -129,6 +129,22 @@ def test_a_crashed_engine_comes_back_on_another_port_and_the_crash_is_counted(st
     stage.play(story)
 
 
+def test_an_engine_that_stands_still_though_its_process_is_there_is_started_again(stage: Stage) -> None:
+    stage.settings = stage.settings.model_copy(update={"silent_s": 2.4})
+    release = stage.champion()
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.READY))
+        before = processes_of(stage.slot(release))
+        before[1].suspend()
+        await until(lambda: (slot := stage.slot(release)) is not None and slot.state is SlotState.STARTING and slot.restarts > 0)
+        assert "did not answer 3 times in a row, and was killed" in reason_of(stage, release)
+        await until(stage.is_in(release, SlotState.READY))
+        assert [process.is_running() for process in before] == [False, False]
+
+    stage.play(story)
+
+
 def test_an_engine_that_never_comes_up_is_failed_with_its_last_words(stage: Stage) -> None:
     release = stage.champion()
 

@@ -145,8 +145,8 @@ def dequantised_weights(model: Any) -> Callable[[str, torch.Tensor], torch.Tenso
 def training_arguments(sft: SftSection, staging: Path) -> dict[str, Any]:
     """Arguments that TRL's SFTConfig and DPOConfig share; checkpoints are written to `staging`.
 
-    Packing and padding-free batches are off: without FlashAttention they let rows see each other. Rows of like length
-    share a batch instead (`step_batches.py`), which costs a few percent of padding.
+    TRL's packing is off: it fills sequences up to one length, and a step would then hold other rows. Rows of like length share a pass
+    (`step_batches.py`), and where the attention is ours they stand in it without padding (`flat_rows.py`).
     """
     gpu = on_gpu()
     return {

@@ -11,6 +11,7 @@ import torch
 
 from training.chat import IGNORED, prompt_ids
 from training.data.rows import Message
+from training.flat_rows import seen
 
 Judge = Callable[[str, str], bool]  # (prompt id, answer) -> no critical rule is broken
 
@@ -41,8 +42,8 @@ class AnswerTokens:
 
 
 def answer_states(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states `(answer tokens, width)` and ids `(answer tokens,)` of the labelled tokens of a padded batch, row by row."""
-    hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
+    """Last hidden states `(answer tokens, width)` and ids `(answer tokens,)` of a batch's labelled tokens, padded or flat, row by row."""
+    hidden = model.base_model(**seen(inputs), use_cache=False).last_hidden_state
     targets = inputs["labels"][:, 1:]
     chosen = targets != IGNORED
     return hidden[:, :-1][chosen], targets[chosen]

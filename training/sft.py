@@ -16,7 +16,6 @@ from datasets import Dataset
 from peft.optimizers import create_loraplus_optimizer
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from training.adapters import base_of, new_adapter, save_adapter
 from training.answer_loss import answer_loss
@@ -26,6 +25,7 @@ from training.config import ModelSection, SftSection
 from training.context import config_changes
 from training.devices import Ranks, require_others, shared_out
 from training.errors import InputError
+from training.flat_rows import collator, keeps_rows_apart, tokens_in
 from training.measure import answer_states, prompted_answer_states, spread_of_ranks
 from training.memory import steps_for
 from training.outcome import checkpoints_for, figures, keep, run
@@ -199,9 +199,12 @@ class AnswerTrainer(InSteps, SharedOut, TrainedCheckpoints, SFTTrainer):  # type
             train_dataset=self.rows(rows),
             eval_dataset=self.rows(held_back) if held_back else None,
             processing_class=tokenizer,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+            data_collator=collator(tokenizer.pad_token_id, flat=False),
             callbacks=[*watch.callbacks, *([held_out] if held_out else []), *([_MovingRanks(model)] if sft.method == "adalora" else [])],
         )
+        # Vectors before the prompt stand once before each row of a batch.
+        flat = sft.tuning.family != "prompt" and keeps_rows_apart(base_of(self.model))
+        self.collate_passes = collator(tokenizer.pad_token_id, flat=flat)
         self.held_out = held_out
         if held_out is not None:
             held_out.save = self.save_model
@@ -213,9 +216,9 @@ class AnswerTrainer(InSteps, SharedOut, TrainedCheckpoints, SFTTrainer):  # type
         return Dataset.from_list([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows])
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """Mean cross entropy in nats over the labelled tokens of `inputs`: ids, labels and mask are `(batch, seq)`."""
+        """Mean cross entropy in nats over the labelled tokens of `inputs`: ids and labels are `(batch, seq)`, or `(1, sum of lengths)`."""
         if self.model.training:
-            self.watch.tokens += int(inputs["attention_mask"].sum()) * self.ranks.world
+            self.watch.tokens += tokens_in(inputs) * self.ranks.world
         if return_outputs or not self._scores_answers_alone(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # The labelled tokens of the whole step, counted over all processes, whose gradients are averaged afterwards.

@@ -5,7 +5,7 @@ like length share a forward pass. Where the last rows of an epoch do not fill a 
 which bear no loss, because all of them must make the same number of passes. Knows nothing of models. Next: `sft.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -65,9 +65,12 @@ class InSteps:
 
     row_lengths: Sequence[int]
     ranks: Ranks
+    collate_passes: Callable[[list[Any]], Any] | None = None
+    """Makes a pass of rows to train on, where it is another function than for held-back rows."""
 
     def get_train_dataloader(self: Any) -> DataLoader[Any]:
         """Passes of this process; the trainer library's own would read rows twice to make the processes' numbers even."""
         args = self.args
         batches = StepBatches(self.row_lengths, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.seed, self.ranks)
-        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=args.dataloader_pin_memory)
+        collate = self.collate_passes or self.data_collator
+        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=collate, pin_memory=args.dataloader_pin_memory)

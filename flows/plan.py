@@ -29,10 +29,11 @@ from training.data.read_record import Record
 from training.data.report_fixes import SMALL_DATA_ROWS
 from training.data.sources import SourceSection, open_source, size_bytes
 from training.devices import shared_out
-from training.errors import DataError
+from training.errors import DataError, ModelError
 from training.memory import TrainingPlan, plan_training
 from training.practice.rates import odd_rates
 from training.preference_section import PreferenceSection
+from training.served import require_servable
 from training.shapes import ModelShape, shape_of
 
 _GB = 1e9
@@ -154,6 +155,7 @@ def check_files(recipe: Recipe) -> list[str]:
         fine.append(
             f"{suite.name}: {len(suite.prompts)} prompts, {ruled} of them under a rule; {len(suite.rules.rules)} rules keep their examples"
         )
+    problems += _servable_faults(recipe)
     problems += _task_faults(recipe) or _online_faults(recipe, problems)
     if len(recipe.evaluation.suites) > 1 and not problems:
         try:
@@ -163,6 +165,17 @@ def check_files(recipe: Recipe) -> list[str]:
     if problems:
         raise RecipeError(problems)
     return fine
+
+
+def _servable_faults(recipe: Recipe) -> list[str]:
+    """That vLLM could not serve the outcome, where the base model lies on this disk."""
+    base = Path(recipe.model.base)
+    try:
+        if recipe.purpose == "production" and (base / "config.json").is_file():
+            require_servable(base, recipe.sft)
+    except ModelError as error:
+        return [error.what]
+    return []
 
 
 def _task_faults(recipe: Recipe) -> list[str]:

@@ -39,6 +39,7 @@ from training.records import (
     digest_of,
     verify_files,
 )
+from training.served import require_servable
 
 R = TypeVar("R", bound=Record)
 LM_EVAL_LOG = "lm_eval.log"
@@ -108,7 +109,18 @@ def open_line_of(recipe: Recipe, requester: str, path: Path | None = None, *, ke
 
 
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:
-    """The base model as safetensors on this disk; what is there already is verified by sha256, not trusted."""
+    """The base model as safetensors on this disk; what is there already is verified by sha256, not trusted.
+
+    Raises:
+        ModelError: vLLM could not serve what would be made of it, and the recipe is no experiment.
+    """
+    base = _base_here(line)
+    if line.recipe.purpose == "production":
+        require_servable(base.folder, line.recipe.sft)
+    return base
+
+
+def _base_here(line: Line) -> Finished[BaseModelRecord]:
     section, folder = line.recipe.model, base_folder(line)
     known = BaseModelRecord.read(folder) if (folder / RECORD_NAME).exists() else None
     if known is not None and known.source == section.base and not Path(section.base).is_dir():

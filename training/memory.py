@@ -8,6 +8,7 @@ from pydantic import Field
 from training.config import ModelSection, SftSection
 from training.errors import ModelError
 from training.preference_section import PreferenceSection
+from training.served import servable
 from training.shapes import ModelShape, Plain, trainable_in
 from training.step_memory import cpu_memory_parts, optimizer_bytes
 
@@ -15,7 +16,6 @@ _BF16, _FP32 = 2, 4
 # NF4: 4 bits per weight, and one constant per 64 weights: 32 bits, or 8 bits and 32 per 256 of them when quantised again.
 _NF4_BYTES, _NF4_DOUBLE_BYTES = 0.5 + 4 / 64, 0.5 + 1 / 64 + 4 / (64 * 256)
 _OVERHEAD = 0.9e9  # bytes: CUDA context, kernels, allocator's slack; measured figures lie between 0.6 and 1.2 GB
-SERVED = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "granite", "olmo2", "starcoder2", "mixtral"})
 
 
 class TrainingPlan(Plain):
@@ -62,7 +62,7 @@ def plan_training(
     _require_fit(shape, model, sft)
     per_step = sft.batch_size * sft.gradient_accumulation
     trainable = trainable_in(shape, sft)
-    servable, because = servable_by_vllm(shape, sft)
+    possible, because = servable(shape.served_as, sft)
     return TrainingPlan(
         parameters=shape.parameters(),
         trainable_parameters=trainable,
@@ -74,7 +74,7 @@ def plan_training(
         tokens=None if rows is None or tokens_per_row is None else int(rows * tokens_per_row * sft.epochs),
         memory_bytes=memory_parts(shape, model, sft, gpu=gpu, sharing=sharing),
         disk_bytes=3 * _BF16 * shape.parameters() + 3 * 12 * trainable,
-        servable=servable,
+        servable=possible,
         servable_because=because,
     )
 
@@ -108,11 +108,11 @@ def memory_parts(shape: ModelShape, model: ModelSection, sft: SftSection, *, gpu
 
 def _base_weights(shape: ModelShape, sft: SftSection, whole: int, sharing: int) -> dict[str, int]:
     weight, constants = _bytes_per_weight(sft)
-    parts = {
-        "base weights": int(shape.linear_parameters() * (weight / sharing + constants) + shape.other_parameters() * _BF16) - whole * _BF16
-    }
+    stacked = shape.expert_parameters()
+    rounded, bf16 = shape.linear_parameters() - stacked, shape.other_parameters() + stacked / sharing
+    parts = {"base weights": int(rounded * (weight / sharing + constants) + bf16 * _BF16) - whole * _BF16}
     if sharing > 1:  # the block at work, and the one after it
-        parts["blocks fetched whole"] = int(2 * shape.linear_parameters() / shape.layers * weight)
+        parts["blocks fetched whole"] = int(2 * (rounded * weight + stacked * _BF16) / shape.layers)
     return parts
 
 
@@ -125,17 +125,8 @@ def _bytes_per_weight(sft: SftSection) -> tuple[float, float]:
     return 0.5, (_NF4_DOUBLE_BYTES if sft.quantization.double_quant else _NF4_BYTES) - 0.5
 
 
-def servable_by_vllm(shape: ModelShape, sft: SftSection) -> tuple[bool, str]:
-    """The line serves merged bf16 weights, so adapter rank and modules do not matter; method and architecture do."""
-    if not sft.tuning.mergeable:
-        return False, f"method {sft.method} puts something beside the weights that cannot be folded in, and vLLM serves weights"
-    if shape.architecture in SERVED:
-        return True, f"merged bf16 weights of architecture {shape.architecture}; the adapter's rank does not matter once it is merged"
-    return False, f"architecture {shape.architecture!r} is not among those tried here: {', '.join(sorted(SERVED))}"
-
-
 def _require_fit(shape: ModelShape, model: ModelSection, sft: SftSection) -> None:
-    known = shape.linear_layers()
+    known = dict.fromkeys(layer.name for layer in shape.linears() if not layer.stacked or sft.experts)
     faults = [
         f"`target_modules` names {name}, the model has {', '.join(known)}"
         for name in sft.target_modules

@@ -5,6 +5,7 @@ No weights are needed, so that a preset for a 34B model can be planned on a lapt
 
 import json
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.config import SftSection
 from training.errors import ModelError
+from training.layouts import LAYOUTS, Layout
 
-_BIASED = frozenset({"qwen2"})  # queries, keys and values have a bias
 _ADALORA_START_RANK = 1.5  # times the rank it ends with
 
 
@@ -23,11 +24,27 @@ class Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Linears(Plain):
+    """Linear layers of one name and size."""
+
+    name: str = Field(description="the last part of their names")
+    inputs: int
+    outputs: int
+    count: int = Field(description="in the whole model")
+    stacked: bool = Field(default=False, description="experts, which transformers keeps as one weight of three dimensions")
+
+    @property
+    def parameters(self) -> int:
+        """Their weights."""
+        return self.count * self.inputs * self.outputs
+
+
 class ModelShape(Plain):
     """The sizes of a decoder-only model."""
 
     name: str
     architecture: str = Field(description="`model_type` of its config.json")
+    served_as: str = Field(description="the first of `architectures` there, by which vLLM knows it")
     layers: int = Field(ge=1)
     hidden: int = Field(ge=1, description="width of the residual stream")
     intermediate: int = Field(ge=1, description="width inside the feed-forward block")
@@ -38,40 +55,81 @@ class ModelShape(Plain):
     tied: bool = Field(description="the head shares the embedding's weights")
     context: int = Field(ge=1, description="longest sequence, tokens")
     experts: int = Field(default=0, ge=0, description="feed-forward networks per block, of which few are used at once; 0: one, always used")
+    expert_width: int = Field(default=0, ge=0, description="width inside each of them")
+    shared_width: int = Field(default=0, ge=0, description="width inside the one that is used besides, always")
+    dense_layers: int = Field(default=0, ge=0, description="blocks of such a model that have one feed-forward network all the same")
+    biased: frozenset[str] = Field(default=frozenset(), description="linear layers with a bias")
 
-    def linear_layers(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of each linear layer of one block."""
+    @property
+    def layout(self) -> Layout:
+        """How blocks of this architecture are built."""
+        return LAYOUTS[self.architecture]
+
+    def linears(self) -> tuple[Linears, ...]:
+        """Every linear layer of the blocks."""
         queries, keys = self.heads * self.head_dim, self.key_heads * self.head_dim
-        return {
-            "q_proj": (self.hidden, queries),
-            "k_proj": (self.hidden, keys),
-            "v_proj": (self.hidden, keys),
-            "o_proj": (queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
+        sides = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "qkv_proj": queries + 2 * keys}
+        found = [Linears(name=name, inputs=self.hidden, outputs=sides[name], count=self.layers) for name in self.layout.reading]
+        found.append(Linears(name="o_proj", inputs=queries, outputs=self.hidden, count=self.layers))
+        found += self._feed_forward(self.intermediate, self.dense_layers if self.experts else self.layers)
+        if self.experts:
+            sparse = self.layers - self.dense_layers
+            found += self._feed_forward(self.shared_width, sparse if self.shared_width else 0)
+            if self.shared_width:
+                found.append(Linears(name="shared_expert_gate", inputs=self.hidden, outputs=1, count=sparse))
+            found += [
+                Linears(name=name, inputs=inputs, outputs=outputs, count=sparse * self.experts, stacked=True)
+                for name, inputs, outputs in (
+                    ("gate_up_proj", self.hidden, 2 * self.expert_width),
+                    ("down_proj", self.expert_width, self.hidden),
+                )
+            ]
+        return tuple(found)
 
-    def copies(self, layer: str) -> int:
-        """How often a block has this layer: once, or once per expert."""
-        return self.experts if self.experts and layer in ("gate_proj", "up_proj", "down_proj") else 1
+    def _feed_forward(self, width: int, count: int) -> list[Linears]:
+        *widening, narrowing = self.layout.feed_forward
+        if not count:
+            return []
+        outputs = 2 * width if widening == ["gate_up_proj"] else width
+        return [
+            *(Linears(name=name, inputs=self.hidden, outputs=outputs, count=count) for name in widening),
+            Linears(name=narrowing, inputs=width, outputs=self.hidden, count=count),
+        ]
+
+    def named(self, targets: Collection[str]) -> list[Linears]:
+        """The layers that a recipe's `target_modules` mean; stacked experts have a key of their own."""
+        wanted = {target.rsplit(".", 1)[-1] for target in targets}
+        return [layer for layer in self.linears() if not layer.stacked and layer.name in wanted]
 
     def linear_parameters(self) -> int:
-        """Weights in the blocks' linear layers: what is quantised."""
-        return self.layers * sum(self.copies(name) * math.prod(sizes) for name, sizes in self.linear_layers().items())
+        """Weights in the blocks' linear layers."""
+        return sum(layer.parameters for layer in self.linears())
+
+    def expert_parameters(self) -> int:
+        """Those of the stacked experts, which bitsandbytes does not round."""
+        return sum(layer.parameters for layer in self.linears() if layer.stacked)
 
     def bias_parameters(self) -> int:
-        """Biases in the blocks."""
-        queries, keys = self.heads * self.head_dim, self.key_heads * self.head_dim
-        return self.layers * (queries + 2 * keys) if self.architecture in _BIASED else 0
+        """Biases in the blocks, those of the norms among them."""
+        linear = sum(layer.count * layer.outputs for layer in self.linears() if layer.name in self.biased and not layer.stacked)
+        return linear + (self._norms() if self.layout.norm_bias else 0)
 
     def norm_parameters(self) -> int:
-        """Weights of the norms: two per block and one behind them all."""
-        return (2 * self.layers + 1) * self.hidden
+        """Weights of the norms."""
+        return self._norms() * (2 if self.layout.norm_bias else 1)
+
+    def _norms(self) -> int:
+        """Per block, of queries and keys, and one behind all blocks."""
+        return self.layers * self.block_norms() + self.hidden
+
+    def block_norms(self) -> int:
+        """Weights of one block's norms, without biases."""
+        heads = {"none": 0, "head": 2 * self.head_dim, "all": (self.heads + self.key_heads) * self.head_dim}
+        return self.layout.norms * self.hidden + heads[self.layout.query_norms]
 
     def router_parameters(self) -> int:
         """Weights that choose the experts."""
-        return self.layers * self.experts * self.hidden
+        return (self.layers - self.dense_layers) * self.experts * self.hidden
 
     def embedding_parameters(self) -> int:
         """Weights of the embedding, and of the head where it has its own."""
@@ -79,7 +137,7 @@ class ModelShape(Plain):
 
     def other_parameters(self) -> int:
         """Embedding, head, norms, routers and biases: what stays in bf16."""
-        return self.embedding_parameters() + self.norm_parameters() + self.router_parameters() + self.bias_parameters()
+        return self.embedding_parameters() + self._norms() + self.router_parameters() + self.bias_parameters()
 
     def parameters(self) -> int:
         """All weights."""
@@ -93,6 +151,7 @@ def _shape(
     return ModelShape(
         name=name,
         architecture=architecture,
+        served_as={"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}.get(architecture, "none named"),
         layers=layers,
         hidden=hidden,
         intermediate=intermediate,
@@ -102,6 +161,7 @@ def _shape(
         vocabulary=vocabulary,
         tied=tied,
         context=context,
+        biased=LAYOUTS[architecture].biased({}),
     )
 
 
@@ -140,11 +200,17 @@ def shape_from_config(name: str, config: dict[str, Any]) -> ModelShape:
     """Read the sizes from a transformers config.
 
     Raises:
-        ModelError: it is not the config of a decoder-only model with these keys; all missing ones are named.
+        ModelError: it lacks keys, and all of them are named; or how blocks of its architecture are built is not known.
     """
     needed = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
     if missing := [key for key in needed if not isinstance(config.get(key), int)]:
-        raise ModelError(f"{name}: config.json lacks {', '.join(missing)}", do="plan works for Llama-like models")
+        raise ModelError(f"{name}: config.json lacks {', '.join(missing)}", do="copy the model again")
+    architecture = str(config.get("model_type"))
+    if architecture not in LAYOUTS:
+        raise ModelError(
+            f"{name}: how models of type {architecture!r} are built is not known without their weights",
+            do=f"plan works for {', '.join(sorted(LAYOUTS))}; tunegate run takes others too",
+        )
     heads = config["num_attention_heads"]
     sizes = (
         config["num_hidden_layers"],
@@ -154,10 +220,29 @@ def shape_from_config(name: str, config: dict[str, Any]) -> ModelShape:
         config.get("num_key_value_heads") or heads,
         config.get("head_dim") or config["hidden_size"] // heads,
     )
-    context = config.get("max_position_embeddings", 2048)
-    architecture, tied = config.get("model_type", "unknown"), bool(config.get("tie_word_embeddings"))
-    experts = config.get("num_local_experts") or config.get("num_experts") or 0
-    return _shape(name, architecture, sizes, config["vocab_size"], context, tied=tied).model_copy(update={"experts": experts})
+    shape = _shape(name, architecture, sizes, config["vocab_size"], config.get("max_position_embeddings", 2048), tied=tied(config))
+    named = config.get("architectures") or ["none named"]
+    return shape.model_copy(
+        update={"served_as": str(named[0]), "biased": shape.layout.biased(config), **_experts(config, shape.layers, shape.intermediate)}
+    )
+
+
+def tied(config: Mapping[str, Any]) -> bool:
+    """Whether the head shares the embedding's weights, where the config says nothing as transformers takes it."""
+    return bool(config.get("tie_word_embeddings", LAYOUTS[config["model_type"]].tied))
+
+
+def _experts(config: Mapping[str, Any], layers: int, intermediate: int) -> dict[str, int]:
+    experts = int(config.get("num_local_experts") or config.get("num_experts") or 0)
+    if not experts:
+        return {}
+    step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or ()
+    return {
+        "experts": experts,
+        "expert_width": int(config.get("moe_intermediate_size") or intermediate),
+        "shared_width": int(config.get("shared_expert_intermediate_size") or 0),
+        "dense_layers": sum(number in dense or (number + 1) % step > 0 for number in range(layers)),
+    }
 
 
 def trainable_in(shape: ModelShape, sft: SftSection) -> int:
@@ -177,17 +262,14 @@ def trainable_in(shape: ModelShape, sft: SftSection) -> int:
 
 def _low_rank(shape: ModelShape, sft: SftSection) -> int:
     """A pair of rank r on a layer (in, out) has r * (in + out) numbers; DoRA adds one per output, AdaLoRA one per rank."""
-    layers = shape.linear_layers()
     rank = math.ceil(_ADALORA_START_RANK * sft.r) if sft.method == "adalora" else sft.r
     total = 0
-    for name in (name.rsplit(".", 1)[-1] for name in sft.target_modules):
-        if shape.copies(name) > 1:
-            continue
-        inputs, outputs = layers[name]
-        total += rank * (inputs + outputs) + (outputs if sft.method == "dora" else 0) + (rank if sft.method == "adalora" else 0)
-    if sft.experts:  # gate and up are one stacked weight
-        total += shape.experts * rank * (shape.hidden + 2 * shape.intermediate + shape.intermediate + shape.hidden)
-    return shape.layers * total
+    for layer in shape.named(sft.target_modules):
+        more = layer.outputs if sft.method == "dora" else rank if sft.method == "adalora" else 0
+        total += layer.count * (rank * (layer.inputs + layer.outputs) + more)
+    if sft.experts:
+        total += sum(layer.count * rank * (layer.inputs + layer.outputs) for layer in shape.linears() if layer.stacked)
+    return total
 
 
 def _also(shape: ModelShape, sft: SftSection) -> int:
@@ -196,10 +278,8 @@ def _also(shape: ModelShape, sft: SftSection) -> int:
 
 
 def _ia3(shape: ModelShape, sft: SftSection) -> int:
-    layers, wanted = shape.linear_layers(), {name.rsplit(".", 1)[-1] for name in sft.target_modules}
-    return shape.layers * sum(
-        layers[name][0] if name == "down_proj" else layers[name][1] for name in ("k_proj", "v_proj", "down_proj") if name in wanted
-    )
+    scaled = [layer for layer in shape.named(sft.target_modules) if layer.name in ("k_proj", "v_proj", "down_proj")]
+    return sum(layer.count * (layer.inputs if layer.name == "down_proj" else layer.outputs) for layer in scaled)
 
 
 def _prompts(shape: ModelShape, sft: SftSection) -> int:
@@ -217,7 +297,6 @@ def _whole(shape: ModelShape, sft: SftSection) -> int:
     if sft.method == "bitfit":
         return shape.bias_parameters()
     if sft.method == "freeze":
-        return sft.last_layers * (shape.linear_parameters() + shape.bias_parameters() + shape.router_parameters()) // shape.layers + (
-            2 * sft.last_layers * shape.hidden
-        )
+        blocks = shape.linear_parameters() + shape.router_parameters() + shape.bias_parameters() + shape.layers * shape.block_norms()
+        return sft.last_layers * (blocks - (shape.hidden if shape.layout.norm_bias else 0)) // shape.layers
     return shape.parameters()

@@ -60,11 +60,9 @@ def kept_per_block(shape: ModelShape, sft: SftSection, rows: int, length: int, *
 def optimizer_bytes(shape: ModelShape, sft: SftSection, trainable: int, *, moment_bytes: int) -> int:
     """AdamW keeps two moments of each number; GaLore and APOLLO keep those of a gradient projected to rank r, in fp32."""
     if sft.method in ("galore", "apollo"):
-        layers = shape.linear_layers()
-        names = [each.rsplit(".", 1)[-1] for each in sft.target_modules]
-        kept = [sft.r * (max(layers[name]) + min(layers[name]) // 2) for name in names]
-        targeted = sum(layers[name][0] * layers[name][1] for name in names)
-        return 2 * _FP32 * (shape.layers * sum(kept) + trainable - shape.layers * targeted)
+        targeted = shape.named(sft.target_modules)
+        kept = sum(each.count * sft.r * (max(each.inputs, each.outputs) + min(each.inputs, each.outputs) // 2) for each in targeted)
+        return 2 * _FP32 * (kept + trainable - sum(each.parameters for each in targeted))
     return 2 * trainable * moment_bytes
 
 

@@ -31,6 +31,17 @@ def test_a_recipe_that_can_be_evaluated_is_fine(tmp_path: Path) -> None:
     assert len(check_files(load_recipe(write_recipe(tmp_path)))) == 3
 
 
+def test_a_base_model_that_vllm_could_not_serve_is_found_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5" / "config.json").write_text('{"architectures": ["T5ForConditionalGeneration"]}', encoding="utf-8")
+    values = recipe_values()
+    values["model"]["base"] = "./t5"
+
+    with pytest.raises(RecipeError, match="'T5ForConditionalGeneration' is not among the"):
+        check_files(load_recipe(write_recipe(tmp_path, values)))
+    assert check_files(load_recipe(write_recipe(tmp_path, values | {"purpose": "experiment"})))
+
+
 def test_a_number_of_processes_that_does_not_divide_a_step_is_refused(tmp_path: Path) -> None:
     values = recipe_values() | {"devices": {"processes": 3}}
     values["sft"] |= {"batch_size": 4}

@@ -21,8 +21,8 @@ from training.data.leakage_keys import TrainKeys
 from training.data.profile import write_profile
 from training.data.profile_builder import ProfileBuilder
 from training.data.rows import Place
-from training.errors import DataError, RecordError
-from training.records import MergedModel
+from training.errors import DataError, ModelError, RecordError
+from training.records import BaseModelRecord, MergedModel, digest_files
 
 NAMES = ["base", "prepare", "sft", "preference", "reward", "online", "merge"]
 
@@ -68,6 +68,27 @@ def test_a_finished_stage_is_not_run_again(runs: Runs) -> None:
     assert (ran, again) == (NAMES, [])
     assert first == second
     assert printed(line.display.console).count("kept") == len(NAMES) + 1  # the merge's own sentence says "kept", too
+
+
+@pytest.mark.parametrize("purpose", ["production", "experiment"])
+def test_what_vllm_cannot_serve_is_refused_before_a_row_is_prepared_unless_it_is_an_experiment(runs: Runs, purpose: str) -> None:
+    runs.values["purpose"] = purpose
+    quick = QuickStages()
+    line = runs.line(quick)
+    base = stages.base_folder(line)
+    QuickStages()(line.request("base", base), lambda progress: None)
+    config = base / "config.json"
+    config.write_text('{"architectures": ["T5ForConditionalGeneration"]}', encoding="utf-8")
+    record = BaseModelRecord.read(base)
+    record.model_copy(update={"files": digest_files(base)}).write(base)
+
+    if purpose == "experiment":
+        assert stages.fetch_base(line).folder == base
+        return
+    with pytest.raises(ModelError, match="vLLM could not serve what is trained from this base model") as caught:
+        stages.fetch_base(line)
+    assert "purpose: experiment" in caught.value.do
+    assert quick.ran == []
 
 
 def test_every_stage_lies_in_the_runs_folder_under_its_inputs_digest(runs: Runs) -> None:

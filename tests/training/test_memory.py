@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from training.attention import register
 from training.builders import load_base
 from training.config import ModelSection, SftSection
 from training.errors import ModelError
+from training.layouts import LAYOUTS
 from training.memory import memory_parts, plan_training, steps_for
 from training.preference_section import PreferenceSection
+from training.served import require_servable, servable, served_architectures
 from training.shapes import KNOWN_SHAPES, _shape, shape_from_config, shape_of, trainable_in
 from training.step_memory import kept_per_block
 
@@ -48,6 +52,88 @@ def test_trainable_parameters_are_those_peft_makes(tiny: TinyLine) -> None:
     assert trainable_in(shape_of(tiny.base.folder), section) == trainable_parameters(
         new_adapter(load_base(Path(tiny.base.folder), None), section)
     )
+
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+ALL = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+# architecture, what its config says besides, layers to tune
+BLOCKS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("llama", {"attention_bias": True, "mlp_bias": True}, ALL),
+    ("granite", {}, ALL),
+    ("mistral", {"head_dim": 24}, ALL),
+    ("mixtral", {"num_local_experts": 4}, ATTENTION),
+    ("qwen2", {}, ALL),
+    ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}, ALL),
+    ("qwen3", {"head_dim": 24}, ALL),
+    ("qwen3_moe", {**EXPERTS, "decoder_sparse_step": 2}, ATTENTION),
+    ("gemma2", {"head_dim": 24}, ALL),
+    ("gemma3_text", {"head_dim": 24, "attention_bias": True}, ALL),
+    ("olmo2", {}, ALL),
+    ("phi3", {}, ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+    ("starcoder2", {}, [*ATTENTION, "c_fc", "c_proj"]),
+]
+
+
+def test_every_architecture_that_can_be_planned_is_built_below() -> None:
+    assert [architecture for architecture, *_ in BLOCKS] == list(LAYOUTS)
+
+
+@pytest.mark.parametrize(("architecture", "more", "targets"), BLOCKS, ids=[name for name, *_ in BLOCKS])
+def test_a_plan_counts_what_a_model_of_each_architecture_has(architecture: str, more: dict[str, Any], targets: list[str]) -> None:
+    config = AutoConfig.for_model(architecture, **SMALL | more)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config).requires_grad_(False)
+    shape = shape_from_config("small", json.loads(config.to_json_string()) | {"architectures": [type(model).__name__]})
+    also = ["norms", "router"] if shape.experts else ["norms"]
+    section = sft_section(method="lora", dropout=0.0, target_modules=targets, also_train=also, experts=bool(shape.experts))
+    last = sft_section(method="freeze", last_layers=3, r=16, alpha=32.0, dropout=0.05)
+
+    assert shape.parameters() == model.num_parameters()
+    assert shape.bias_parameters() == sum(each.numel() for name, each in model.named_parameters() if name.endswith(".bias"))
+    blocks = sum(each.numel() for name, each in model.named_parameters() if ".layers." in name)
+    assert trainable_in(shape, last) == blocks
+    with torch.device("meta"):
+        assert trainable_in(shape, section) == trainable_parameters(new_adapter(model, section))
+    assert servable(shape.served_as, section)[0]
+
+
+def test_what_vllm_has_not_in_its_registry_is_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["T5ForConditionalGeneration"]}', encoding="utf-8")
+
+    with pytest.raises(ModelError, match=r"'T5ForConditionalGeneration' is not among the \d+ of the installed vLLM"):
+        require_servable(tmp_path, sft_section())
+
+
+def test_vllms_registry_is_read_as_text_with_those_that_answer_and_no_others() -> None:
+    """vLLM's own code, and what it runs by transformers' code; but no model that gives vectors or scores."""
+    served = served_architectures()
+
+    assert len(served) > 150
+    assert {"LlamaForCausalLM", "Olmo2ForCausalLM", "Gemma3ForConditionalGeneration"} <= served
+    assert not {"BertModel", "Qwen2ForRewardModel"} & served
+    assert {"torch", "vllm"}.isdisjoint(modules_after("training.served"))
+
+
+def modules_after(module: str) -> set[str]:
+    """What a process of its own has imported once it knows what is served."""
+    ask = f"import sys, {module}; {module}.served_architectures(); print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_an_architecture_that_is_not_known_can_be_run_but_not_planned() -> None:
+    with pytest.raises(ModelError, match="'gpt_neox' are built is not known") as caught:
+        shape_from_config("odd", {**SMALL, "model_type": "gpt_neox"})
+    assert "starcoder2" in caught.value.do
 
 
 def test_the_7b_preset_has_the_published_adapter_size_and_fits_a_24_gb_card() -> None:

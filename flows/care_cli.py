@@ -12,6 +12,7 @@ from flows.errors import DONE, FAILED
 console = make_console()
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
 _SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "fault": "[red]✗[/]"}
+_GB = 1e9
 _MB = 1_000_000
 
 
@@ -44,6 +45,9 @@ def doctor(
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
     keep: Annotated[int, typer.Option(min=1, help="how many of the newest folders of each stage stay in any case")] = 2,
+    budget_gb: Annotated[
+        float | None, typer.Option("--budget", min=0.001, help="GB that everything may take: the oldest goes first, and nothing below it")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove folders of old runs that nothing needs. Champions, their predecessors and all that waits or runs keep everything."""
@@ -55,7 +59,8 @@ def prune(
 
     settings = load_settings()
     with open_registry(settings) as registry:
-        found = remove(settings.home, registry, keep, getpass.getuser(), dry_run=dry_run)
+        budget = None if budget_gb is None else budget_gb * _GB
+        found = remove(settings.home, registry, keep, getpass.getuser(), dry_run=dry_run, budget_bytes=budget)
     if as_json:
         rows = [{"path": str(each.path), "size_bytes": each.size_bytes, "why": each.why} for each in found]
         typer.echo(json.dumps({"dry_run": dry_run, "removed": rows}, indent=2))

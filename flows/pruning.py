@@ -38,17 +38,24 @@ class Removal:
     why: str
 
 
-def prune(home: Path, registry: Registry, keep: int, who: str, *, dry_run: bool) -> tuple[Removal, ...]:
+def prune(home: Path, registry: Registry, keep: int, who: str, *, dry_run: bool, budget_bytes: float | None = None) -> tuple[Removal, ...]:
     """Remove what `removals` finds; with `dry_run`, only say so. No run may start meanwhile.
+
+    With a budget nothing goes while the whole home takes no more, and then the oldest first, until it does.
 
     Raises:
         RunUnderWay: another pruning is at work.
     """
+
+    def found_now() -> tuple[Removal, ...]:
+        found = removals(home, registry, keep)
+        return found if budget_bytes is None else _over_budget(found, taken_bytes(home) - budget_bytes)
+
     if dry_run:
-        return removals(home, registry, keep)
+        return found_now()
     with registry.runs.held(EVERYTHING, who):
         _empty_trash(home)
-        found = removals(home, registry, keep)
+        found = found_now()
         for each in found:
             _remove(home, each.path)
         return found
@@ -67,6 +74,17 @@ def removals(home: Path, registry: Registry, keep: int) -> tuple[Removal, ...]:
     if not running:  # any run may be reading any scorecard
         found += _old((home / "scorecards").glob("*"), keep, needed, "a scorecard that no release in use was judged by")
     return tuple(sorted(found, key=lambda each: (-each.size_bytes, each.path)))
+
+
+def _over_budget(found: Iterable[Removal], too_many_bytes: float) -> tuple[Removal, ...]:
+    """As many of the oldest as make up for what is too much."""
+    chosen = list[Removal]()
+    for each in sorted(found, key=lambda each: (each.path.stat().st_mtime_ns, each.path)):
+        if too_many_bytes <= 0:
+            break
+        chosen.append(each)
+        too_many_bytes -= each.size_bytes
+    return tuple(chosen)
 
 
 def needed_folders(home: Path, registry: Registry) -> frozenset[Path]:
@@ -127,7 +145,12 @@ def _spent_checkpoints(recipe: Path) -> list[Path]:
 
 
 def _removal(path: Path, why: str) -> Removal:
-    return Removal(path, sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names), why)
+    return Removal(path, taken_bytes(path), why)
+
+
+def taken_bytes(path: Path) -> int:
+    """What the files below a folder take."""
+    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def _size(path: Path) -> int:

@@ -36,7 +36,7 @@ def faults_of(folder: Path, *deployments: dict[str, Any]) -> str:
 def test_the_shipped_file_runs_each_flow_and_trains_weekly() -> None:
     read = read_deployments(ROOT / "deploy" / "prefect.yaml")
     assert {deployment.flow.name for deployment in read.deployments} == {
-        "retrain", "look-for-data", "collect", "promote", "watch", "evaluate", "rollback",
+        "retrain", "look-for-data", "collect", "promote", "watch", "evaluate", "rollback", "make-room",
     }  # fmt: skip
     (weekly,) = read.deployments[0].schedules
     assert (weekly.cron, weekly.timezone) == ("0 3 * * 1", "UTC")

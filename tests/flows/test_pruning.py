@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.pruning import TRASH, prune, removals
+from flows.pruning import TRASH, prune, removals, taken_bytes
+from flows.upkeep import make_room
 from serving.config import ServingSection
 from serving.errors import RunUnderWay
 from serving.records import Release
@@ -124,6 +125,39 @@ def test_the_newest_of_each_stage_stay(home: Home) -> None:
         for name in ("1", "2", "3"):
             home.folder("runs", "demo", f"{stage}-{name}")
     assert home.pruned(keep=2) == {"prepare-1", "sft-1", "merge-1"}
+
+
+def test_with_a_budget_the_oldest_goes_first_and_no_more_than_is_too_much(home: Home) -> None:
+    large = 10_000_000  # beside which the registry's own files do not count
+    for number in range(6):
+        folder = home.folder("runs", "demo", f"prepare-{number}")
+        os.truncate(folder / "weights", large)
+        os.utime(folder, (OLD + number, OLD + number))
+    budget = taken_bytes(home.root) - 1.5 * large
+
+    gone = prune(home.root, home.registry, 1, "ann", dry_run=False, budget_bytes=budget)
+
+    assert [each.path.name for each in gone] == ["prepare-0", "prepare-1"]
+    assert prune(home.root, home.registry, 1, "ann", dry_run=False, budget_bytes=budget + large) == ()
+
+
+def test_a_budget_takes_nothing_that_is_needed(home: Home) -> None:
+    home.folder("runs", "demo", "prepare-0")
+    assert prune(home.root, home.registry, 1, "ann", dry_run=False, budget_bytes=1) == ()
+    assert (home.root / "runs" / "demo" / "prepare-0").exists()
+
+
+def test_the_nightly_flow_keeps_the_budget_and_says_when_all_that_is_left_is_needed(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        home.folder("runs", "demo", f"prepare-{number}")
+    monkeypatch.setenv("TUNEGATE_HOME", str(home.root))
+
+    freed_gb = make_room.fn(keep=1, budget_gb=1e-9)
+
+    assert freed_gb == pytest.approx(3000 / 1e9)
+    assert "GB over the budget, and all of it is needed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_evidence_and_base_models_are_never_removed(home: Home) -> None:

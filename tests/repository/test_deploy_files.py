@@ -1,5 +1,6 @@
 """The files of deploy/ are read by the tools that will read them; what no tool here reads says so in its head."""
 
+import json
 import os
 import re
 import shutil
@@ -38,10 +39,11 @@ def run(program: str, *arguments: str, **env: str) -> str:
     return done.stdout + done.stderr
 
 
-def composed(*options: str, **env: str) -> dict[str, Any]:
-    """compose.yaml as docker compose understands it."""
+def composed(*options: str, files: tuple[str, ...] = ("compose.yaml",), **env: str) -> dict[str, Any]:
+    """compose.yaml, and what is laid over it, as docker compose understands them."""
     needed = {"POSTGRES_PASSWORD": "p", "GRAFANA_PASSWORD": "g"} | env
-    shown: dict[str, Any] = yaml.safe_load(run("docker-compose", "-f", "compose.yaml", *options, "config", **needed))
+    read = [option for file in files for option in ("-f", file)]
+    shown: dict[str, Any] = yaml.safe_load(run("docker-compose", *read, *options, "config", **needed))
     return shown
 
 
@@ -99,6 +101,17 @@ def test_compose_is_read_with_every_service_pinned_watched_and_restarted() -> No
     assert [name for name, each in services.items() if "healthcheck" not in each and name not in in_the_image] == []
 
 
+def test_with_gpus_engines_and_trainings_get_them_and_nothing_else_changes() -> None:
+    plain, gpu = composed()["services"], composed(files=("compose.yaml", "compose.gpu.yaml"))["services"]
+    assert plain.keys() == gpu.keys()
+    devices = {name: each.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices") for name, each in gpu.items()}
+    wanted = [{"driver": "nvidia", "count": -1, "capabilities": ["gpu"]}]
+    assert {name: each for name, each in devices.items() if each} == {"tunegate": wanted, "worker": wanted}
+    changed = {name for name in plain if {**gpu[name], "deploy": None} != {**plain[name], "deploy": None}}
+    assert changed == {name for name, each in plain.items() if each["image"] == "tunegate:cpu"}
+    assert {gpu[name]["image"] for name in changed} == {"tunegate:gpu"}
+
+
 def test_compose_opens_nothing_but_loopback_and_the_tls_door() -> None:
     services = composed("--profile", "tls")["services"]
     published = [(name, port) for name, each in services.items() for port in each.get("ports", [])]
@@ -117,6 +130,25 @@ def test_the_example_names_every_variable_that_compose_reads() -> None:
     asked = {line.split()[0] for line in run("docker-compose", "-f", "compose.yaml", "config", "--variables").splitlines()[1:]}
     assert len(asked) >= 6
     assert asked - named == {"TUNEGATE_REGISTRY_URL"} - named
+
+
+@pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed: the TLS file goes UNCHECKED (apt-get install caddy)")
+def test_caddy_passes_on_the_open_routes_and_nothing_else() -> None:
+    run("caddy", "validate", "--adapter", "caddyfile", "--config", "tls/Caddyfile", DOMAIN="models.example.org")
+    adapted = run("caddy", "adapt", "--adapter", "caddyfile", "--config", "tls/Caddyfile", DOMAIN="models.example.org")
+    (site,) = json.loads(adapted[adapted.index('{"apps"') :].splitlines()[0])["apps"]["http"]["servers"]["srv0"]["routes"]
+    passed_on, refused = site["handle"][0]["routes"]
+    assert site["match"] == [{"host": ["models.example.org"]}]
+    assert passed_on["match"] == [{"path": ["/v1/*", "/health"]}]
+    assert passed_on["handle"][0]["routes"][0]["handle"][0] | {"handler": "reverse_proxy"} == {
+        "handler": "reverse_proxy", "flush_interval": -1, "upstreams": [{"dial": "tunegate:8080"}],
+    }  # fmt: skip
+    assert refused["handle"] == [{"handler": "static_response", "status_code": 404}]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: it goes UNCHECKED (apt-get install prometheus)")
+def test_promtool_reads_what_the_pod_of_the_gateway_scrapes() -> None:
+    run("promtool", "check", "config", "kubernetes/base/prometheus.yml")
 
 
 def test_the_units_please_systemd(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from monitoring.alerting import Alert, Case
 
 CANARY_ERROR_LIMIT = 0.02
 MIN_CANARY_REQUESTS = 20
+REGISTRY_UNSEEN_S = 30
 
 _CHAMPION = 'tunegate_release_info{release="clinic-1",public_name="clinic",state="live",model_digest="d"}'
 _CANARY = 'tunegate_release_info{release="clinic-2",public_name="clinic",state="canary",model_digest="e"}'
@@ -13,10 +14,15 @@ _LIVE = 'tunegate_release_info{state="live"}'
 _SCRAPED = 'up{job="tunegate-engine",release="clinic-1",instance="127.0.0.1:2"}'
 _STATES = 'tunegate_slot_state{state="ready"}'
 _OF_CHAMPION = {"release": "clinic-1", "public_name": "clinic"}
+_WORKERS_SEEN = 'tunegate_gateway_registry_seen_timestamp_seconds{instance="g"}'
 
 
 def _slot(release: str, state: str) -> str:
     return f'tunegate_slot_state{{release="{release}",state="{state}"}}'
+
+
+def _seen(part: str) -> str:
+    return f'tunegate_registry_seen_timestamp_seconds{{instance="g",part="{part}"}}'
 
 
 def _asked(release: str, **a_minute: int) -> dict[str, str]:
@@ -143,4 +149,24 @@ GATEWAY_DOWN = Alert(
     ),
 )
 
-SERVING = (CHAMPION_DOWN, NO_CHAMPION, SLOT_FAILED, ENGINE_UNSEEN, CANARY_FAILING, ROLLED_BACK, GATEWAY_DOWN)
+REGISTRY_UNSEEN = Alert(
+    name="TunegateRegistryUnseen",
+    expr=f"{queries.REGISTRY_AGE.expr} > {REGISTRY_UNSEEN_S:g}",
+    hold="1m",
+    severity="page",
+    summary="the registry no longer answers the {{ $labels.part }} of {{ $labels.instance }}: nothing can be promoted or rolled back",
+    runbook="tunegate registry check says what is wrong with it; callers are answered meanwhile, as long as no engine has to be started",
+    signals=(queries.REGISTRY_AGE.expr,),
+    cases=(
+        Case(
+            "the supervisor has stopped hearing", {_seen("supervisor"): "0+60x5 300x15"}, "10m", ({"instance": "g", "part": "supervisor"},)
+        ),
+        Case("one of several workers has", {_WORKERS_SEEN: "0+60x5 300x15"}, "10m", ({"instance": "g", "part": "gateway"},)),
+        Case("the rollouts' controller has died", {_seen("rollouts"): "0x15"}, "10m", ({"instance": "g", "part": "rollouts"},)),
+        Case("all are answered", {_seen("supervisor"): "0+60x20", _seen("rollouts"): "0+60x20", _WORKERS_SEEN: "0+60x20"}, "10m"),
+        Case("it was away for a moment", {_seen("supervisor"): "0+60x5 300 420+60x15"}, "10m"),
+        Case("a gateway that is down is another alert", {_seen("supervisor"): "0+60x5 stale", _UP: "1x5 0x15"}, "10m"),
+    ),
+)
+
+SERVING = (CHAMPION_DOWN, NO_CHAMPION, SLOT_FAILED, ENGINE_UNSEEN, CANARY_FAILING, ROLLED_BACK, GATEWAY_DOWN, REGISTRY_UNSEEN)

@@ -11,6 +11,7 @@ from typing import Literal
 from monitoring import queries, queries_engine, queries_line, queries_training
 from monitoring.alerts_line import DISK_LOW, DRIFT_LIMIT
 from monitoring.alerts_objectives import ERROR_ALLOWANCE, LATENCY_P95_LIMIT_S, SLOW_ALLOWANCE
+from monitoring.alerts_serving import REGISTRY_UNSEEN_S
 from monitoring.queries import Query, first_token_quantile, inter_token_quantile, latency_quantile
 
 
@@ -104,9 +105,10 @@ _OVERVIEW = Board(
         Row(
             "The gateway itself",
             (
-                Panel("CPU", (queries.GATEWAY_CPU,), 8),
-                Panel("Memory", (queries.GATEWAY_MEMORY,), 8),
-                Panel("Disk free", (queries_line.DISK_FREE,), 8, limit=DISK_LOW, good="above"),
+                Panel("CPU", (queries.GATEWAY_CPU,)),
+                Panel("Memory", (queries.GATEWAY_MEMORY,)),
+                Panel("Disk free", (queries_line.DISK_FREE,), limit=DISK_LOW, good="above"),
+                Panel("Since the registry last answered", (queries.REGISTRY_AGE,), limit=REGISTRY_UNSEEN_S),
             ),
         ),
     ),

@@ -214,6 +214,14 @@ SLOT_FAILED = Query(
     "slot_failed", 'sum by (release) (tunegate_slot_state{state="failed"}) == 1', "short", "{{release}}", "Engines that gave up for now"
 )
 GATEWAY_DOWN = Query("gateway_down", 'up{job="tunegate"} == 0', "short", "{{instance}}", "Gateways that cannot be scraped")
+REGISTRY_AGE = Query(
+    "registry_age",
+    "time() - min by (instance, part) (tunegate_registry_seen_timestamp_seconds "
+    'or label_replace(tunegate_gateway_registry_seen_timestamp_seconds, "part", "gateway", "", ""))',
+    "s",
+    "{{part}}",
+    "Since the registry last answered each part of the server; of several gateway workers, the one that has waited longest",
+)
 GATEWAY_MEMORY = Query(
     "gateway_memory", 'process_resident_memory_bytes{job="tunegate"}', "bytes", "{{instance}}", "Memory of the serving process"
 )

@@ -19,7 +19,7 @@ from time import monotonic
 
 import uvloop
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from serving.admin_api import AdminDesk
 from serving.admin_door import WithAdmin
@@ -142,7 +142,10 @@ class Worker:
             metrics.follow(snapshot)
             self._teller.observe(snapshot)
 
-        return View(RoutingTable(), KeyRing({}), observe, lambda release_id: read_key(self._settings.slot_folder(release_id)))
+        def key_of(release_id: str) -> SecretStr | None:
+            return read_key(self._settings.slot_folder(release_id))
+
+        return View(RoutingTable(), KeyRing({}), observe, key_of, seen=metrics.registry_seen)
 
     async def run(self) -> None:
         """Take callers until SIGTERM, then drain; end at once when the server has gone.

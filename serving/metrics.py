@@ -69,6 +69,10 @@ class ServerMetrics:
         self.training.follow(snapshot)
         self._slots = _scrape_targets(snapshot)
 
+    def registry_seen(self) -> None:
+        """The registry has answered whoever follows it for these metrics."""
+        self.house.registry_seen("server")
+
     def slots(self) -> bytes:
         """Where the engines' own metrics are, for Prometheus' `http_sd_configs`."""
         return json.dumps(self._slots).encode()
@@ -91,6 +95,11 @@ class GatewayMetrics(ServerMetrics):
         """Say what the registry says, of requests too."""
         super().follow(snapshot)
         self.traffic.follow(snapshot)
+
+    def registry_seen(self) -> None:
+        """The gateway is who follows it."""
+        super().registry_seen()
+        self.traffic.registry_seen()
 
 
 def _scrape_targets(snapshot: Snapshot) -> list[dict[str, object]]:

@@ -5,7 +5,7 @@ Each counter exists at 0 as soon as its public name or release is known. Next: `
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -15,6 +15,8 @@ from serving.records import Snapshot
 from serving.rollout_counts import Tallies
 
 _MOST_PENDING = 1000
+Part = Literal["server", "supervisor", "rollouts"]
+PARTS: tuple[Part, ...] = get_args(Part)
 ENDINGS: tuple[Ended, ...] = get_args(Ended)
 
 
@@ -151,6 +153,18 @@ class HouseMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._size = Gauge("tunegate_disk_size_bytes", "Of the disk that holds TUNEGATE_HOME", registry=registry)
         self._free = Gauge("tunegate_disk_free_bytes", "What is left of it for this user", registry=registry)
+        self._registry_seen = Gauge(
+            "tunegate_registry_seen_timestamp_seconds",
+            "When the registry last answered this part of the server",
+            ["part"],
+            registry=registry,
+        )
+        for part in PARTS:  # one that never gets an answer ages from now on
+            self.registry_seen(part)
+
+    def registry_seen(self, part: Part) -> None:
+        """The registry has answered it."""
+        self._registry_seen.labels(part).set_to_current_time()
 
     def disk(self, disk: Disk) -> None:
         """How full the disk is."""

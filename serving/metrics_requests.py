@@ -77,6 +77,17 @@ class RequestMetrics:
             multiprocess_mode="livesum",  # of the workers that live
         )
         self._tokens = Counter("tunegate_tokens", "Tokens in `usage` objects of answers", ["release", "direction"], registry=registry)
+        self._registry_seen = Gauge(
+            "tunegate_gateway_registry_seen_timestamp_seconds",
+            "When the registry last answered the gateway; of several workers, the one that it has not answered for longest",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.registry_seen()  # one that never gets an answer ages from now on
+
+    def registry_seen(self) -> None:
+        """The registry has answered this gateway."""
+        self._registry_seen.set_to_current_time()
 
     def requests(self, release: str, route: Route) -> "RequestSeries":
         """The series of one release and route; `release` must come from the routing table (or be NO_RELEASE)."""

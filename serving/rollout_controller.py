@@ -38,7 +38,10 @@ class Window(NamedTuple):
 
 
 class RolloutController:
-    """Looks after every rollout of one registry. `monotonic` measures ages, `now` says when a lease ends."""
+    """Looks after every rollout of one registry. `monotonic` measures ages, `now` says when a lease ends.
+
+    `seen` is called after each tick that the registry let through.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,9 @@ class RolloutController:
         now: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         lease_s: float = LEASE_S,
+        seen: Callable[[], None] = lambda: None,
     ) -> None:
-        self._registry, self._now, self._monotonic, self._lease_s = registry, now, monotonic, lease_s
+        self._registry, self._now, self._monotonic, self._lease_s, self._seen = registry, now, monotonic, lease_s, seen
         self._courses: dict[int, _Course] = {}
         self._blind = False
 
@@ -63,6 +67,7 @@ class RolloutController:
         try:
             self.tick()
             self._blind = False
+            self._seen()
         except RegistryError as error:
             if not self._blind:
                 _log.error("rollouts stand still: %s", error)

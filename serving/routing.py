@@ -194,13 +194,14 @@ def _backend(slot: SlotInfo | None, read_key: KeyReader) -> Backend | None:
 
 @dataclass(frozen=True)
 class View:
-    """What the gateway lives on: swapped together after each change of the registry."""
+    """What the gateway lives on: swapped together after each change of the registry. `seen` is called whenever the registry answers."""
 
     table: RoutingTable
     ring: KeyRing
     observe: Callable[[Snapshot], None]
     read_key: KeyReader
     leases: Leases = field(default_factory=Leases)
+    seen: Callable[[], None] = lambda: None
 
 
 async def follow(registry: Registry, watch: Watch, view: View, *, poll_s: float) -> None:
@@ -224,6 +225,7 @@ async def refresh(registry: Registry, watch: Watch, view: View) -> None:
         RegistryError: the registry cannot be read; `view` is as it was.
     """
     news = await asyncio.to_thread(_news, registry, watch, view)
+    view.seen()
     if news is None:
         return
     snapshot, index, routes = news

@@ -16,10 +16,12 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Protocol
 
 import psutil
 import uvloop
+from pydantic import SecretStr
 
 from serving.admin_api import AdminDesk
 from serving.admin_door import WithAdmin
@@ -123,7 +125,7 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
                 metrics.follow(snapshot)
                 teller.observe(snapshot)
 
-            view = View(RoutingTable(), KeyRing({}), observe, lambda release_id: read_key(settings.slot_folder(release_id)))
+            view = View(RoutingTable(), KeyRing({}), observe, partial(_slot_key, settings), seen=metrics.registry_seen)
             house, stop = OwnHouse(settings, metrics), asyncio.Event()
             door = _front(settings, registry, view, metrics, house)
             await refresh(registry, watch, view)
@@ -133,14 +135,14 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
             # What is loaded by now stays: the collector need not look at it again for every request.
             gc.collect()
             gc.freeze()
-            supervisor = asyncio.create_task(Supervisor(registry, settings, command).run(), name="supervisor")
+            supervisor = asyncio.create_task(_supervisor(registry, settings, command, metrics).run(), name="supervisor")
             others = [
                 asyncio.create_task(follow(registry, watch, view, poll_s=settings.poll_s), name="routing"),
                 asyncio.create_task(_beat(registry, info), name="heartbeat"),
                 asyncio.create_task(surroundings.run(), name="surroundings"),
                 asyncio.create_task(house.sample.run(), name="live sample"),
                 asyncio.create_task(teller.run(), name="tallies"),
-                _rollouts(registry),
+                _rollouts(registry, metrics),
                 *tell(),
                 asyncio.create_task(_bury_the_dead(registry), name="runs"),
                 *_in_a_cluster(registry, settings),
@@ -150,6 +152,10 @@ async def _serve(settings: Settings, registry: Registry, command: Command, tell:
             await _until_stopped(stop, door, settings.drain_s, supervisor, others)
     finally:
         _leave(registry, info)
+
+
+def _slot_key(settings: Settings, release_id: str) -> SecretStr | None:
+    return read_key(settings.slot_folder(release_id))
 
 
 class _Front(Protocol):
@@ -195,11 +201,15 @@ def _in_a_cluster(registry: Registry, settings: Settings) -> list[asyncio.Task[N
     return [asyncio.create_task(ClusterEngines(registry, settings, cluster).run(), name="cluster")] if cluster.url else []
 
 
-def _rollouts(registry: Registry) -> asyncio.Task[None]:
+def _supervisor(registry: Registry, settings: Settings, command: Command, metrics: ServerMetrics) -> Supervisor:
+    return Supervisor(registry, settings, command, seen=partial(metrics.house.registry_seen, "supervisor"))
+
+
+def _rollouts(registry: Registry, metrics: ServerMetrics) -> asyncio.Task[None]:
     """The controller, whose end does not end the server: without it canaries lose their share, and champions go on."""
 
     async def run() -> None:
-        controller = asyncio.create_task(RolloutController(registry).run())
+        controller = asyncio.create_task(RolloutController(registry, seen=partial(metrics.house.registry_seen, "rollouts")).run())
         try:
             await asyncio.wait([controller])
         finally:

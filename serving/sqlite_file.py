@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from serving.errors import RegistryError
 
@@ -31,8 +32,10 @@ class SqliteFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_MS / 1000)) as first:
             first.execute("PRAGMA journal_mode=WAL")
-        engine = create_engine("sqlite://", creator=self._open, poolclass=QueuePool)
+        engine = create_engine("sqlite://", creator=self.open, poolclass=QueuePool)
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "connect", self._remember)
+        event.listen(engine, "checkout", self._check_still_there)
         return engine
 
     def begin_writing(self, connection: Connection) -> None:
@@ -43,7 +46,7 @@ class SqliteFile:
 
     def watch(self) -> "SqliteWatch":
         """A watch with a connection of its own."""
-        return SqliteWatch(self, self._open())
+        return SqliteWatch(self)
 
     def explain(self, error: Exception) -> RegistryError:
         """SQLite's message in other words."""
@@ -53,7 +56,23 @@ class SqliteFile:
                 return RegistryError(f"the registry {self.path} {what} ({message})", why=_WHY, do=do)
         return RegistryError(f"the registry {self.path} cannot be used: {message}", why=_WHY)
 
-    def _open(self) -> sqlite3.Connection:
+    def identity(self) -> tuple[int, int] | None:
+        """Which file lies at the path now; None when there is none. An open connection goes on with a file that was taken away."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _remember(self, _: object, record: ConnectionPoolEntry) -> None:
+        record.info["identity"] = self.identity()
+
+    def _check_still_there(self, _: object, record: ConnectionPoolEntry, __: object) -> None:
+        if record.info["identity"] != self.identity():
+            raise DisconnectionError  # has the pool open it anew
+
+    def open(self) -> sqlite3.Connection:
+        """A connection to the file, which must be there."""
         # mode=rw: a registry that was deleted under a running server is an error, not an empty registry.
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
@@ -66,15 +85,18 @@ class SqliteFile:
 class SqliteWatch:
     """Reads the counter of commits that SQLite keeps in shared memory. Takes no lock."""
 
-    def __init__(self, file: SqliteFile, connection: sqlite3.Connection) -> None:
-        self._file, self._connection = file, connection
+    def __init__(self, file: SqliteFile) -> None:
+        self._file, self._connection, self._identity = file, file.open(), file.identity()
         self._seen: int | None = None
 
     def changed(self) -> bool:
         """See `database.Watch`."""
         try:
+            if self._identity != self._file.identity():
+                self._open_anew()
             seen = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
+            self.forget()
             raise self._file.explain(error) from error
         changed, self._seen = seen != self._seen, seen
         return changed
@@ -86,6 +108,11 @@ class SqliteWatch:
     def close(self) -> None:
         """Give the connection back."""
         self._connection.close()
+
+    def _open_anew(self) -> None:
+        connection, identity = self._file.open(), self._file.identity()
+        self._connection.close()
+        self._connection, self._identity, self._seen = connection, identity, None
 
 
 _FAULTS = (

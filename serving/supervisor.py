@@ -48,7 +48,10 @@ def backoff_s(crashes: int, first_s: float, cap_s: float) -> float:
 
 
 class Supervisor:
-    """Runs engines for one registry. Call it from one event loop, and only in the server that beats for that registry."""
+    """Runs engines for one registry. Call it from one event loop, and only in the server that beats for that registry.
+
+    `seen` is called after each look at the registry that got an answer.
+    """
 
     def __init__(
         self,
@@ -58,8 +61,9 @@ class Supervisor:
         *,
         now: Callable[[], datetime] = utc_now,
         memory: Memory | None = None,
+        seen: Callable[[], None] = lambda: None,
     ) -> None:
-        self._registry, self._settings, self._command, self._now = registry, settings, command, now
+        self._registry, self._settings, self._command, self._now, self._seen = registry, settings, command, now, seen
         self._memory = memory or memory_of_this_machine()
         self._tending: dict[str, asyncio.Task[None]] = {}
         self._tended: dict[str, Release] = {}
@@ -143,6 +147,7 @@ class Supervisor:
         try:
             await self.reconcile()
             self._blind = False
+            self._seen()
         except RegistryError as error:
             if not self._blind:
                 _log.error("everything stays as it is: %s", error)

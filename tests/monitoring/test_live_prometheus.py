@@ -219,7 +219,7 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
             task.cancel()
     for (slug, title, name), values in panels.items():
         print(f"{slug:9} {title:44} {name:24} {' '.join(f'{value:.4g}' for value in values[:6])}")
-    assert len({(slug, title) for slug, title, _ in panels}) == 58
+    assert len({(slug, title) for slug, title, _ in panels}) == 59
     assert without_data(panels) == []
     assert without_data(signals) == []
     assert {name for name, values in engine_series.items() if not values} == set()

@@ -53,7 +53,7 @@ def test_every_metric_in_a_query_panel_or_alert_exists(name: str) -> None:
 
 
 def test_every_alert_says_how_bad_what_and_what_to_do() -> None:
-    assert len(ALERTS) == 18
+    assert len(ALERTS) == 19
     for alert in ALERTS:
         assert alert.severity in {"page", "ticket"}
         assert alert.summary

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -228,6 +229,24 @@ def test_approvers_are_served_by_either_worker(house: House) -> None:
         line.request("GET", "/admin/releases", headers={"Authorization": f"Bearer {secret.get_secret_value()}"})
         answer = line.getresponse()
         assert (answer.status, json.loads(answer.read())) == (200, {"releases": []})
+
+
+def test_a_registry_that_is_gone_is_seen_in_the_age_of_each_parts_last_look_and_callers_are_answered(house: House) -> None:
+    line, file, aside = house.fresh(), house.site.home / "registry.db", house.site.home / "aside.db"
+
+    def ages_s() -> dict[str, float]:
+        found = re.findall(r'^tunegate_(\w*)registry_seen_timestamp_seconds(?:{part="(\w+)"})? (\S+)', house.page(line), re.MULTILINE)
+        return {part or gateway: time.time() - float(at) for gateway, part, at in found}
+
+    assert set(ages_s()) == {"gateway_", "server", "supervisor", "rollouts"}
+    until(lambda: max(ages_s().values()) < 1, 5)
+    file.rename(aside)
+    try:
+        until(lambda: min(ages_s().values()) > 1, 5)
+        assert house.ask(line).status == 200
+    finally:
+        aside.rename(file)
+    until(lambda: max(ages_s().values()) < 1, 5)
 
 
 def test_a_flip_is_seen_by_both_workers(house: House) -> None:

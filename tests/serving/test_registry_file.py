@@ -156,6 +156,21 @@ def test_a_registry_deleted_under_us_is_an_error_not_an_empty_registry(tmp_path:
     assert not (tmp_path / "registry.db").exists()
 
 
+def test_a_registry_taken_away_while_it_is_open_is_missed_and_found_again(tmp_path: Path) -> None:
+    """An open connection would go on with the file that was there before, and a rollback be written where nobody looks."""
+    registry, file, aside = Registry(url_in(tmp_path)), tmp_path / "registry.db", tmp_path / "aside.db"
+    first, watch = champion(registry), registry.watch()
+    assert [watch.changed(), watch.changed()] == [True, False]
+    file.rename(aside)
+    for look in (watch.changed, registry.snapshot):
+        with pytest.raises(RegistryError, match="is gone or may not be opened"):
+            look()
+    aside.rename(file)
+    assert (watch.changed(), registry.champion("clinic")) == (True, first)
+    watch.close()
+    registry.close()
+
+
 @pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@host/db", "postgresql://u:secret@h"])
 def test_a_url_that_names_no_database_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(SettingsError, match="TUNEGATE_REGISTRY_URL") as refused:

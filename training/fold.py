@@ -6,8 +6,12 @@ number may be infinite or NaN. Knows nothing of how good the result is. Next: `s
 """
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,8 @@ from training.updates import Update, on_disk
 _TEXT_FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 _NOT_COPIED = ("config.json", "record.json")
 _BLOCK_BYTES = 8 << 20
-_COMPUTED_NUMBERS = 1 << 18  # at once: in fp64 they and what becomes of them stay in a core's cache
+_COMPUTED_NUMBERS = 1 << 20  # at once: smaller works spend their time on being handed from thread to thread
+_CORES = len(os.sched_getaffinity(0))
 _ROUNDED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 Weight = Callable[[str, torch.Tensor], torch.Tensor]
 
@@ -51,12 +56,12 @@ def fold(
     shards = {shard: read_entries(shard) for shard in sorted(base.glob("*.safetensors"))}
     total, done = sum(len(entries) for entries in shards.values()), 0
     found = _found_on_disk(updates, {entry.name for entries in shards.values() for entry in entries})
-    with FoldJournal(folder, inputs) as journal:
+    with FoldJournal(folder, inputs) as journal, _workers() as pool:
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
         for shard, entries in shards.items():
             if not journal.has(shard.name):
-                journal.add(_fold_shard(shard, entries, found, folder / shard.name, weight))
+                journal.add(_fold_shard(shard, entries, found, folder / shard.name, weight, pool))
             done += len(entries)
             advance(done, total)
         copy_text_files(base, folder, config_changes or {})
@@ -75,17 +80,39 @@ def _found_on_disk(updates: Mapping[str, Update], names: set[str]) -> dict[str, 
     return found
 
 
-def _fold_shard(shard: Path, entries: list[Entry], updates: Mapping[str, Update], path: Path, weight: Weight) -> FileDigest:
+def _workers() -> ThreadPoolExecutor:
+    """Each core computes a block of its own: sharing one, they would wait for each other as long as it takes."""
+    return ThreadPoolExecutor(_CORES, initializer=partial(torch.set_num_threads, 1))
+
+
+def _fold_shard(
+    shard: Path, entries: list[Entry], updates: Mapping[str, Update], path: Path, weight: Weight, pool: ThreadPoolExecutor
+) -> FileDigest:
     announced = [Entry(entry.name, "BF16" if entry.dtype in _ROUNDED else entry.dtype, entry.shape) for entry in entries]
     with ShardWriter(path, announced) as writer, safe_open(shard, framework="pt") as tensors:
-        for entry in entries:
-            for block in _folded(entry.name, weight(entry.name, tensors.get_tensor(entry.name)), updates.get(entry.name)):
-                writer.put(block.contiguous().view(-1).view(torch.uint8).numpy())
+        works = (
+            work
+            for entry in entries
+            for work in _blocks(entry.name, weight(entry.name, tensors.get_tensor(entry.name)), updates.get(entry.name))
+        )
+        for block in _in_order(pool, works):
+            writer.put(block.contiguous().view(-1).view(torch.uint8).numpy())
         return writer.finish()
 
 
-def _folded(name: str, weight: torch.Tensor, update: Update | None) -> Iterator[torch.Tensor]:
-    """The new tensor, some rows at a time."""
+def _in_order(pool: ThreadPoolExecutor, works: Iterable[Callable[[], torch.Tensor]]) -> Iterator[torch.Tensor]:
+    """What each work gives, one after the other; a few are computed ahead."""
+    ahead = deque[Future[torch.Tensor]]()
+    for work in works:
+        ahead.append(pool.submit(work))
+        if len(ahead) > 2 * _CORES:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _blocks(name: str, weight: torch.Tensor, update: Update | None) -> Iterator[Callable[[], torch.Tensor]]:
+    """The work that gives the new tensor, some rows at a time."""
     if update is not None:
         _require_foldable(name, weight)
         update.check(name, weight)
@@ -96,7 +123,7 @@ def _folded(name: str, weight: torch.Tensor, update: Update | None) -> Iterator[
     rows_at_once = max(1, (_BLOCK_BYTES // whole.element_size() if update is None else _COMPUTED_NUMBERS) // row_numbers)
     for start in range(0, len(whole), rows_at_once):
         rows = slice(start, start + rows_at_once)
-        yield _rounded(whole[rows]) if update is None else _updated(name, whole[rows], update, rows)
+        yield partial(_rounded, whole[rows]) if update is None else partial(_updated, name, whole[rows], update, rows)
 
 
 def _rounded(weight: torch.Tensor) -> torch.Tensor:

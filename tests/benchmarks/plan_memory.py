@@ -4,8 +4,9 @@
 
 Each row is a process of its own with the environment of a training stage. It loads a model of random weights, and makes three steps over
 rows of exactly `max_length` tokens, half of them answers. Measured is the process's anonymous memory (RssAnon, read every 5 ms) at its
-highest, less what it was after the imports; pages of files, which the kernel may drop, are not in it. The estimate is `tunegate plan`'s,
-for the same sections and for a machine without a GPU, parts and sum.
+highest, less what it was after the imports, and what the weights still take that are read where they lie in their file: every step needs
+them. Other pages of files, which the kernel may drop, are not in it. The estimate is `tunegate plan`'s, for the same sections and for
+a machine without a GPU, parts and sum.
 """
 
 import argparse
@@ -56,6 +57,13 @@ def anonymous_bytes() -> int:
     return int(found[1]) * 1024
 
 
+def mapped_bytes(folder: Path) -> int:
+    """Memory of this process behind which files of a folder are."""
+    pages = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    kilobytes = [re.search(r"^Rss: +(\d+) kB$", each, re.MULTILINE) for each in pages if f"{folder}/" in each.partition("\n")[0]]
+    return sum(int(each[1]) for each in kilobytes if each) * 1024
+
+
 class Peak(threading.Thread):
     """Keeps the highest of many readings."""
 
@@ -95,7 +103,7 @@ def measure(name: str, folder: Path) -> int:
         AnswerTrainer(adapted, sft, tokenizer, rows, watch, Ranks()).train()
     peak.done.set()
     peak.join()
-    return peak.highest - before
+    return peak.highest - before + mapped_bytes(folder.resolve())
 
 
 def make_model(shape: ModelShape, folder: Path) -> None:

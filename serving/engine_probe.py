@@ -63,17 +63,17 @@ async def went_silent(address: Address, pace: Pace) -> str:
     async with _session(address, timeout_s=None) as session:
         while missed < _MISSES:
             await asyncio.sleep(pace.every_s)
-            answers = await _awaited(_answers(session, address), pace.answer_s)
+            answers = await awaited(_answers(session, address), pace.answer_s)
             if answers:
                 missed, work = 0, b""
                 continue
-            before, work = work, (await _awaited(_work(session, address), pace.page_s) or b"") if answers is None else b""
+            before, work = work, (await awaited(_work(session, address), pace.page_s) or b"") if answers is None else b""
             # It has worked on something since the look before: our question waits behind others'.
             missed = 0 if before and work and before != work else missed + 1
     return f"did not answer {_MISSES} times in a row"
 
 
-async def _awaited(work: Awaitable[T], seconds: float) -> T | None:
+async def awaited(work: Awaitable[T], seconds: float) -> T | None:
     """Its outcome; None when there was none in so many seconds.
 
     Had this process itself stood still, an answer that came meanwhile lies unread when the wait ends: that time does not count, and

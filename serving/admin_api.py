@@ -27,8 +27,9 @@ from serving.registry import Registry
 
 PREFIX = "/admin/"
 MAX_BODY_BYTES = 16_384
-_RELEASES = PREFIX + "releases"
-_ACTION = re.compile(re.escape(_RELEASES) + r"/([a-z0-9][a-z0-9._-]{0,79})/(approve|reject)")
+RELEASES = PREFIX + "releases"
+ID = "[a-z0-9][a-z0-9._-]{0,79}"
+_ACTION = re.compile(f"{re.escape(RELEASES)}/({ID})/(approve|reject)")
 _MAX_KEY_BYTES = 256
 _Text = Annotated[str, Field(max_length=2_000)]
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -86,7 +87,7 @@ class AdminDesk:
             ApiError: it is refused; nothing was changed.
         """
         action = _ACTION.fullmatch(path)
-        if path != _RELEASES and action is None:
+        if path != RELEASES and action is None:
             raise unknown_route(path)
         allowed = "GET" if action is None else "POST"
         if method != allowed:

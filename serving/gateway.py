@@ -58,9 +58,9 @@ _FORWARDED = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 MODEL_ROUTES = {
     route.path: route
     for route in (
-        ModelRoute("/v1/chat/completions", "chat_completions", CHAT_FIELDS),
-        ModelRoute("/v1/completions", "completions", COMPLETION_FIELDS),
-        ModelRoute("/v1/embeddings", "embeddings", EMBEDDING_FIELDS, optional=True),
+        ModelRoute("/v1/chat/completions", "chat_completions", CHAT_FIELDS, "messages"),
+        ModelRoute("/v1/completions", "completions", COMPLETION_FIELDS, "prompt"),
+        ModelRoute("/v1/embeddings", "embeddings", EMBEDDING_FIELDS, "input", optional=True),
     )
 }
 _FOR_NEIGHBOURS = ("/metrics", "/metrics/slots")
@@ -104,7 +104,7 @@ class Gateway:
         if allowed is None or (call.path in _FOR_NEIGHBOURS and not _is_neighbour(call)):
             return unknown_route(call.path)
         if call.method not in allowed:
-            return method_not_allowed(call.method.decode("latin-1"), allowed[0].decode())
+            return method_not_allowed(call.method.decode("latin-1"), b", ".join(allowed).decode())
         return self._authenticate(call) if call.path in _WITH_KEY else None
 
     def serve(self, call: Call) -> None:
@@ -121,7 +121,7 @@ class Gateway:
     def refuse(self, call: Call, error: ApiError) -> None:
         """Say no, and count it."""
         self._unrouted(call, _outcome_of(error))
-        call.error(error, _headers_for(error, call.path))
+        call.error(error, _headers_for(error))
 
     def lost(self, call: Call) -> None:
         """Count a caller that hung up before its request was whole."""
@@ -187,7 +187,7 @@ class Gateway:
         return None if Scope.INFER in key.scopes else forbidden(Scope.INFER.value)
 
     def _admit(self, model_route: ModelRoute, call: Call) -> None:
-        request = read_request(call.body, model_route.fields, self._caps)
+        request = read_request(call.body, model_route.fields, self._caps, needs=model_route.needs)
         call.body = b""
         assert call.key is not None
         route = self._routing.route(request.model)
@@ -282,7 +282,7 @@ def _outcome_of(error: ApiError) -> Outcome:
     return "client_error" if error.status == 400 else "rejected"
 
 
-def _headers_for(error: ApiError, path: str) -> list[Header]:
-    if error.status == 405:
-        return [(b"allow", b", ".join(_GET if path in ROUTES and ROUTES[path] is _GET else _POST))]
+def _headers_for(error: ApiError) -> list[Header]:
+    if error.allow is not None:
+        return [(b"allow", error.allow.encode())]
     return [(b"www-authenticate", b"Bearer")] if error.status == 401 else []

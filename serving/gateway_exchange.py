@@ -28,11 +28,15 @@ _CALLERS_FAULT = frozenset({400, 413, 422})
 
 @dataclass(frozen=True)
 class ModelRoute:
-    """A path that leads to a model, the same here and at the slot. `optional`: not every engine has it."""
+    """A path that leads to a model, the same here and at the slot; the fields that pass, and the one that is needed besides the model.
+
+    `optional`: not every engine has it.
+    """
 
     path: str
     label: Route
     fields: frozenset[str]
+    needs: str
     optional: bool = False
 
 
@@ -236,9 +240,9 @@ class Exchange:
         if usage is not None:
             self._series.tokens(usage.prompt, usage.completion)
         self._series.finished(outcome, self._call.elapsed_s())
+        self._done(self, usage or self._guess())
         if self.witness is not None:
             self.witness.finished(self._backend.release_id, outcome)
-        self._done(self, usage or self._guess())
 
     def _guess(self) -> Usage:
         """About four bytes are a token, and an event carries one: what is charged where nobody reported a number."""

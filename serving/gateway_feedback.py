@@ -9,12 +9,14 @@ from typing import Any
 
 import orjson
 
+from serving.field_shapes import Json
 from serving.keeping import Kept
 from serving.openai_errors import bad_request
 
-RATINGS = ("up", "down")
-LONGEST = {"comment": 4_000, "correction": 32_000}
-_FIELDS = frozenset({"request_id", "rating", *LONGEST})
+_RATINGS = ("up", "down")
+_LONGEST = {"comment": 4_000, "correction": 32_000}
+_LONGEST_ID = 100
+_FIELDS = frozenset({"request_id", "rating", *_LONGEST})
 ACCEPTED = orjson.dumps({"object": "feedback", "status": "kept"})
 
 
@@ -26,15 +28,30 @@ def read_feedback(body: bytes, key_id: str) -> Kept:
     """
     given = _object(body)
     request_id = given.get("request_id")
-    if not isinstance(request_id, str) or not 1 <= len(request_id) <= 100:
+    if not isinstance(request_id, str) or not 1 <= len(request_id) <= _LONGEST_ID:
         raise bad_request("'request_id' must be the x-request-id of an answer", param="request_id")
     rating = given.get("rating")
-    if rating is not None and rating not in RATINGS:
-        raise bad_request(f"'rating' must be one of {', '.join(RATINGS)}", param="rating")
-    texts = {name: _text(given, name, most) for name, most in LONGEST.items() if given.get(name) is not None}
+    if rating is not None and rating not in _RATINGS:
+        raise bad_request(f"'rating' must be one of {', '.join(_RATINGS)}", param="rating")
+    texts = {name: _text(given, name, most) for name, most in _LONGEST.items() if given.get(name) is not None}
     if rating is None and not texts:
         raise bad_request("send a rating, a comment or a correction")
     return Kept("feedback", request_id, key_id, texts, {"rating": rating})
+
+
+def feedback_schema() -> Json:
+    """What `read_feedback` takes, as JSON schema."""
+    said: Json = {name: {"type": "string", "maxLength": most} for name, most in _LONGEST.items()} | {"rating": {"enum": list(_RATINGS)}}
+    return {
+        "type": "object",
+        "properties": {
+            "request_id": {"type": "string", "minLength": 1, "maxLength": _LONGEST_ID},
+            **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in said.items()},
+        },
+        "required": ["request_id"],
+        "anyOf": [{"properties": {name: schema}, "required": [name]} for name, schema in said.items()],
+        "additionalProperties": False,
+    }
 
 
 def _object(body: bytes) -> dict[str, Any]:

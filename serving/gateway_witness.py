@@ -4,6 +4,7 @@ Neither can delay or fail a caller: what is kept is bounded, and a shadow that i
 Next: `keeping.py`, where the records go.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
@@ -18,6 +19,8 @@ from serving.limits import ModelRequest
 from serving.metrics_requests import Outcome
 from serving.routing import Backend
 from serving.upstream import Errand, Failure, Upstream
+
+_log = logging.getLogger(__name__)
 
 _MOST_ANSWER_BYTES = 262_144
 _MOST_ROLE = 40
@@ -40,6 +43,12 @@ class AnswerWitness:
         """The answer has ended; one that is too long, or was no answer, is not kept."""
         if outcome != "ok" or len(self._answer) > _MOST_ANSWER_BYTES:
             return
+        try:
+            self._hand_over(release_id)
+        except Exception:  # noqa: BLE001  # whatever it is, the answer is given, and its slot's connection is worth keeping
+            _log.exception("the answer to %s could not be handed to who keeps it", self._request_id)
+
+    def _hand_over(self, release_id: str) -> None:
         roles, texts = prompt_of(self._request)
         texts["answer"] = answer_of(bytes(self._answer), stream=self._request.stream)
         facts = {"release": release_id, "model": self._request.model}

@@ -7,13 +7,17 @@ text are refused, because vLLM would fetch the addresses in them. Answers can be
 Pure functions of bytes. Knows nothing of HTTP, keys or slots. Next: `gateway.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
 
-from serving.openai_errors import ApiError, bad_request
-from serving.schema_limits import check_grammars
+from serving.field_shapes import Flag, Listed, Prompts, Shape, Table, Tokens, Whole, count_of
+from serving.messages import check_message, message_schema
+from serving.openai_errors import bad_request
+from serving.schema_limits import Format, check_tool, tool_schema
 
 # fmt: off
 # https://platform.openai.com/docs/api-reference
@@ -31,20 +35,13 @@ _VLLM_SAMPLING = frozenset({
     "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
     "skip_special_tokens", "spaces_between_special_tokens", "bad_words", "allowed_token_ids", "truncate_prompt_tokens",
 })
-LONGEST_LISTS = {
-    "stop": 16, "logit_bias": 1024, "stop_token_ids": 128, "bad_words": 128, "allowed_token_ids": 4096, "messages": 2048, "tools": 128,
-}
 # fmt: on
 EMBEDDING_FIELDS = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
 CHAT_FIELDS = _OPENAI_BOTH | _OPENAI_CHAT | _VLLM_SAMPLING
 COMPLETION_FIELDS = _OPENAI_BOTH | _OPENAI_COMPLETIONS | _VLLM_SAMPLING
 
-_TEXT_PARTS = frozenset({"text", "refusal"})
-_TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
-# What the first checks cover or what needs none; most requests hold nothing else, and are spared the other checks.
-_LOOKED_AT = frozenset({"model", "messages", "stream", "stream_options", "temperature", "top_p", "seed", "user", *_TOKEN_FIELDS})
-MOST_LOGPROBS = 20
-MOST_INPUTS = 256
+_MOST_LOGPROBS = 20
+_MOST_INPUTS = 256
 _UNSAID_TOKENS = 256
 """What an answer is taken to need, for a key's token limit, when its request does not say."""
 
@@ -56,6 +53,31 @@ class Caps:
     json_depth: int
     sequences: int
     tokens: int
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The fields whose values are looked at. The others cost no more whatever they hold; the engine judges them."""
+        tokens = Whole(0, self.tokens)
+        return {
+            "stream": Flag(),
+            "n": Whole(1, self.sequences),
+            "max_tokens": tokens,
+            "max_completion_tokens": tokens,
+            "min_tokens": tokens,
+            "top_logprobs": Whole(0, _MOST_LOGPROBS),
+            "logprobs": Whole(0, _MOST_LOGPROBS, or_flag=True),
+            "prompt": Prompts(self.sequences),
+            "input": Prompts(_MOST_INPUTS),
+            # Lists cost time for each token that is sampled.
+            "stop": Listed("string", 16, alone=True),
+            "logit_bias": Table(1024),
+            "stop_token_ids": Tokens(128),
+            "bad_words": Listed("string", 128),
+            "allowed_token_ids": Tokens(4096),
+            "messages": Listed("object", 2048, least=1, entry=check_message, words=message_schema),
+            "tools": Listed("object", 128, entry=check_tool, words=tool_schema),
+            "response_format": Format(),
+        }
 
 
 @dataclass(frozen=True)
@@ -84,8 +106,8 @@ class ModelRequest:
         return orjson.dumps({**self.fields, "model": served_name})
 
 
-def read_request(body: bytes, allowed: frozenset[str], caps: Caps) -> ModelRequest:
-    """Parse, filter and cap a request body.
+def read_request(body: bytes, allowed: frozenset[str], caps: Caps, *, needs: str = "model") -> ModelRequest:
+    """Parse, filter and cap a request body; `needs` is the field without which there is nothing to do.
 
     Raises:
         ApiError: 400, naming the field.
@@ -95,17 +117,15 @@ def read_request(body: bytes, allowed: frozenset[str], caps: Caps) -> ModelReque
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise bad_request("'model' must be the name of a model", param="model", code="missing_model")
-    stream = fields.get("stream", False)
-    if not isinstance(stream, bool):
-        raise bad_request("'stream' must be true or false", param="stream")
-    _check_tokens(fields, caps.tokens)
-    _check_messages(fields)
-    if not fields.keys() <= _LOOKED_AT:
-        _check_sequences(fields, caps.sequences)
-        _check_logprobs(fields)
-        _check_lengths(fields)
-        check_grammars(fields)
-    return ModelRequest(model=model, stream=stream, fields=fields, prompt_bytes=len(body))
+    if needs not in fields:
+        raise bad_request(f"'{needs}' is missing", param=needs, code="missing_field")
+    shapes = caps.shapes
+    for name, value in fields.items():
+        if (shape := shapes.get(name)) is not None:
+            fields[name] = shape.read(value, name)
+    if "prompt" in fields:
+        _check_choices(fields["prompt"], fields.get("n", 1), caps.sequences)
+    return ModelRequest(model=model, stream=fields.get("stream", False), fields=fields, prompt_bytes=len(body))
 
 
 def _parse(body: bytes, depth_cap: int) -> dict[str, Any]:
@@ -129,69 +149,7 @@ def _deeper_than(value: dict[str, Any] | list[Any], cap: int) -> bool:
     return bool(level)
 
 
-def _check_tokens(fields: dict[str, Any], cap: int) -> None:
-    for name in _TOKEN_FIELDS:
-        if name in fields:
-            fields[name] = _whole_number(fields[name], name, low=0, high=cap)
-
-
-def _check_sequences(fields: dict[str, Any], cap: int) -> None:
+def _check_choices(prompt: Any, choices: int, cap: int) -> None:
     """`n` answers for each of the prompts: both multiply the work."""
-    choices = _whole_number(fields.get("n", 1), "n", low=1, high=cap)
-    if "n" in fields:
-        fields["n"] = choices
-    prompt = fields.get("prompt")
-    prompts = len(prompt) if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt) else 1
-    if prompts * choices > cap:
+    if (prompts := count_of(prompt)) * choices > cap:
         raise bad_request(f"{prompts} prompts x n {choices} is over the limit of {cap} answers a request", param="prompt")
-
-
-def _check_logprobs(fields: dict[str, Any]) -> None:
-    if "top_logprobs" in fields:
-        fields["top_logprobs"] = _whole_number(fields["top_logprobs"], "top_logprobs", low=0, high=MOST_LOGPROBS)
-    if not isinstance(fields.get("logprobs", False), bool):
-        fields["logprobs"] = _whole_number(fields["logprobs"], "logprobs", low=0, high=MOST_LOGPROBS)
-
-
-def _check_lengths(fields: dict[str, Any]) -> None:
-    """Lists cost time for each token that is sampled."""
-    for name in LONGEST_LISTS.keys() & fields.keys():
-        value = fields[name]
-        if isinstance(value, (list, dict)) and len(value) > LONGEST_LISTS[name]:
-            raise bad_request(f"'{name}' has {len(value)} entries; the limit is {LONGEST_LISTS[name]}", param=name, code="invalid_value")
-    texts = fields.get("input")
-    if isinstance(texts, list) and len(texts) > MOST_INPUTS and not all(isinstance(token, int) for token in texts):
-        raise bad_request(f"'input' has {len(texts)} texts; the limit is {MOST_INPUTS}", param="input", code="invalid_value")
-
-
-def _whole_number(value: object, name: str, *, low: int, high: int) -> int:
-    if isinstance(value, float) and value.is_integer():  # JSON knows one kind of number: 12.0 is 12
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise bad_request(f"'{name}' must be a whole number from {low} to {high}", param=name, code="invalid_value")
-    return value
-
-
-def _check_messages(fields: dict[str, Any]) -> None:
-    messages = fields.get("messages", [])
-    if not isinstance(messages, list):
-        raise bad_request("'messages' must be a list", param="messages")
-    if len(messages) > LONGEST_LISTS["messages"]:
-        raise bad_request(f"more than {LONGEST_LISTS['messages']} messages", param="messages", code="invalid_value")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise bad_request("each message must be an object", param=f"messages[{index}]")
-        content = message.get("content")
-        if isinstance(content, list):
-            _check_parts(content, index)
-
-
-def _check_parts(parts: list[object], index: int) -> None:
-    for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(kind, str) or kind not in _TEXT_PARTS:
-            raise _unsupported_part(kind, index)
-
-
-def _unsupported_part(kind: object, index: int) -> ApiError:
-    return bad_request(f"content part {str(kind)[:50]!r} is not supported: these models read text", param=f"messages[{index}].content")

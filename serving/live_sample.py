@@ -60,7 +60,7 @@ class LiveSample:
         elif len(answer) + sum(map(len, texts)) > _MOST_CHARACTERS:
             self._metrics.unchecked(release, "too_long")
         else:
-            roles = record.roles or ["user"]
+            roles = record.roles or ["user"] * len(texts)
             self._put(Sample(release=release, turns=tuple(zip(roles, texts, strict=True)), answer=answer))
 
     def _put(self, sample: Sample) -> None:

@@ -22,14 +22,16 @@ class ApiError(Exception):
         code: OpenAI's `code`, what a program branches on; None where OpenAI gives none.
         param: the body field at fault.
         retry_after_s: seconds for `Retry-After`, when trying again makes sense.
+        allow: the methods for `Allow`.
     """
 
     def __init__(
-        self, status: int, kind: str, message: str, *, code: str | None = None, param: str | None = None, retry_after_s: int | None = None
-    ) -> None:
+        self, status: int, kind: str, message: str, *, code: str | None = None, param: str | None = None,
+        retry_after_s: int | None = None, allow: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.status, self.kind, self.message = status, kind, message
-        self.code, self.param, self.retry_after_s = code, param, retry_after_s
+        self.code, self.param, self.retry_after_s, self.allow = code, param, retry_after_s, allow
 
     def body(self) -> bytes:
         """The JSON body."""
@@ -62,7 +64,8 @@ def unknown_route(path: str) -> ApiError:
 
 def method_not_allowed(method: str, allowed: str) -> ApiError:
     """405: the route exists with another method."""
-    return ApiError(405, INVALID_REQUEST, f"{method[:20]} is not allowed here; use {allowed}", code="method_not_allowed")
+    message = f"{method[:20]} is not allowed here; use {allowed}"
+    return ApiError(405, INVALID_REQUEST, message, code="method_not_allowed", allow=allowed)
 
 
 def model_not_found(model: str) -> ApiError:

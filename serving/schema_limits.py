@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from serving.field_shapes import Json
 from serving.openai_errors import ApiError, bad_request
 
 _FORMATS = ("text", "json_object", "json_schema")
@@ -17,40 +18,62 @@ _MOST_COUNT = 1_000
 _LONGEST_PATTERN = 256
 _LONGEST_ENUM = 500
 _COUNTED = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"})
+_SCHEMA: Json = {
+    "type": ["object", "null"],
+    "description": f"a JSON schema of {_MOST_NODES} parts at most, counting to {_MOST_COUNT}, with patterns of {_LONGEST_PATTERN} "
+    f"characters without counted repetition and enums of {_LONGEST_ENUM} values",
+}
 _REPEATS = re.compile(r"\{\s*\d|\\[1-9]|\(\?[^:]")
 
 
-def check_grammars(fields: dict[str, Any]) -> None:
-    """Refuse a schema that could keep the engine busy.
+class Format:
+    """What an answer may be bound to: the shape of `response_format`."""
+
+    def read(self, value: Any, name: str) -> Any:
+        """See `field_shapes.Shape`."""
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind not in _FORMATS:
+            raise _refused(f"'{name}.type' must be one of {', '.join(_FORMATS)}", name)
+        if kind == "json_schema":
+            holder = value.get("json_schema")
+            if not isinstance(holder, dict):
+                raise _refused(f"'{name}.json_schema' must be an object", name)
+            _check_schema(holder.get("schema"), f"{name}.json_schema.schema")
+        return value
+
+    def schema(self) -> Json:
+        """See `field_shapes.Shape`."""
+        plain = [kind for kind in _FORMATS if kind != "json_schema"]
+        bound = {"type": {"const": "json_schema"}, "json_schema": {"type": "object", "properties": {"schema": _SCHEMA}}}
+        return {
+            "anyOf": [
+                {"type": "object", "properties": {"type": {"enum": plain}}, "required": ["type"]},
+                {"type": "object", "properties": bound, "required": ["type", "json_schema"]},
+            ]
+        }
+
+
+def check_tool(tool: Json, name: str, at: int) -> None:
+    """Refuse a tool that is not a function, or whose parameters could keep the engine busy.
 
     Raises:
         ApiError: 400, naming the field.
     """
-    wanted = fields.get("response_format")
-    if wanted is not None:
-        _check_format(wanted)
-    tools = fields.get("tools", [])
-    if not isinstance(tools, list):
-        raise _refused("'tools' must be a list", "tools")
-    for index, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict):
-            raise _refused("each tool must be an object with a 'function'", f"tools[{index}]")
-        _check_schema(function.get("parameters"), f"tools[{index}].function.parameters")
+    function, param = tool.get("function"), f"{name}[{at}]"
+    if tool.get("type", "function") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise _refused("each tool must have the type 'function', and a 'function' with a name", param)
+    _check_schema(function.get("parameters"), f"{param}.function.parameters")
 
 
-def _check_format(wanted: object) -> None:
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if not isinstance(wanted, dict) or kind not in _FORMATS:
-        raise _refused(f"'response_format.type' must be one of {', '.join(_FORMATS)}", "response_format")
-    if kind == "json_schema":
-        holder = wanted.get("json_schema")
-        if not isinstance(holder, dict):
-            raise _refused("'response_format.json_schema' must be an object", "response_format")
-        _check_schema(holder.get("schema"), "response_format.json_schema.schema")
+def tool_schema() -> Json:
+    """What `check_tool` looks for, as JSON schema."""
+    function = {"type": "object", "properties": {"name": {"type": "string"}, "parameters": _SCHEMA}, "required": ["name"]}
+    return {"type": "object", "properties": {"type": {"const": "function"}, "function": function}, "required": ["function"]}
 
 
 def _check_schema(schema: object, param: str) -> None:
+    if not isinstance(schema, dict | None):
+        raise _refused("a schema must be an object", param)
     for nodes, (key, value) in enumerate(_walk(schema)):
         if nodes >= _MOST_NODES:
             raise _refused(f"a schema may have {_MOST_NODES} parts", param)

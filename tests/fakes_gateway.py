@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from serving.admin_api import AdminDesk
+from serving.admin_door import WithAdmin
 from serving.gateway import Gateway
 from serving.gateway_commons import alone
 from serving.gateway_door import Door
@@ -18,6 +20,7 @@ from serving.gateway_house import OwnHouse
 from serving.keys import KeyInfo, KeyRing, Scope, hash_secret
 from serving.metrics import GatewayMetrics
 from serving.records import SlotInfo, SlotState
+from serving.registry import Registry
 from serving.routing import Backend, Route, RoutingTable, champion_route
 from serving.settings import Settings
 from serving.upstream import Upstream
@@ -97,13 +100,16 @@ def backend_of(slot: FakeSlot) -> Backend:
 
 
 @contextlib.asynccontextmanager
-async def gateway_over(routes: Mapping[str, Backend | Route | None], **changes: Any) -> AsyncIterator[Stack]:
-    """The real gateway behind its real door, over these routes."""
+async def gateway_over(
+    routes: Mapping[str, Backend | Route | None], *, registry: Registry | None = None, **changes: Any
+) -> AsyncIterator[Stack]:
+    """The real gateway behind its real door, over these routes; with a registry, approvers are answered too."""
     settings, keys, metrics = settings_for_tests(**changes), key_ring(), GatewayMetrics()
     routing = RoutingTable({name: to if isinstance(to, Route) else champion_route(name, to) for name, to in routes.items()})
     house, upstream = OwnHouse(settings, metrics), Upstream(connect_timeout_s=settings.connect_timeout_s)
     gateway = Gateway(settings, routing, keys, upstream, metrics.traffic, house, alone(settings))
-    door, listener = Door(gateway, settings), socket.create_server(("127.0.0.1", 0))
+    desk = gateway if registry is None else WithAdmin(gateway, AdminDesk(registry), keys, metrics.traffic)
+    door, listener = Door(desk, settings), socket.create_server(("127.0.0.1", 0))
     await door.open(listener)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:

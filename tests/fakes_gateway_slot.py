@@ -93,7 +93,10 @@ class FakeSlot:
             return await self._stream(request, body)
         message = does.message or {"role": "assistant", "content": f"I am {self.release_id}"}
         answer = {"id": "x", "model": body["model"], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
-        if does.usage:
+        if request.path == "/v1/embeddings":
+            vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}
+            answer = {"object": "list", "data": [vector], "model": body["model"], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+        elif does.usage:
             answer["usage"] = {"prompt_tokens": 7, "total_tokens": 7 + does.chunks, "completion_tokens": does.chunks}
         if does.die_after_chunks is not None:
             return await self._half_a_body(request, json.dumps(answer).encode())

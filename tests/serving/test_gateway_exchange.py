@@ -349,3 +349,22 @@ async def test_five_hundred_hang_ups_leave_no_task_and_no_connection_behind() ->
         for _ in range(10):
             await asyncio.gather(*(hang_up() for _ in range(50)))
         assert await becomes(lambda: slot.live == 0 and len(asyncio.all_tasks()) <= tasks_before + 2, within_s=3.0)
+
+
+class Stumbling:
+    """Wants every answer, and cannot take any."""
+
+    def wants(self) -> bool:
+        return True
+
+    def offer(self, record: object) -> None:
+        raise ValueError("a fault of ours")
+
+
+async def test_a_fault_in_whoever_looks_on_costs_neither_the_answer_nor_the_place() -> None:
+    async with one_slot(max_in_flight=1, max_queue=0) as (stack, _):
+        stack.house.sample = Stumbling()  # type: ignore[assignment]
+        for _ in range(3):
+            async with stack.post() as response:
+                assert response.status == 200
+                await response.read()

@@ -52,8 +52,8 @@ def test_a_wide_body_is_not_a_deep_one() -> None:
 
 def test_of_two_models_the_one_that_was_checked_is_the_one_that_goes_up() -> None:
     """JSON parsers differ on duplicate keys, so the body is written anew rather than passed on."""
-    request = read_request(b'{"model": "other", "model": "clinic", "messages": []}', CHAT_FIELDS, CAPS)
-    assert json.loads(request.body_for("clinic-3")) == {"model": "clinic-3", "messages": []}
+    request = read_request(b'{"model": "other", "model": "clinic", "messages": [{"role": "user"}]}', CHAT_FIELDS, CAPS)
+    assert json.loads(request.body_for("clinic-3")) == {"model": "clinic-3", "messages": [{"role": "user"}]}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,12 @@ def test_of_two_models_the_one_that_was_checked_is_the_one_that_goes_up() -> Non
         ({"n": 5}, "n"), ({"n": 0}, "n"), ({"n": 10**9}, "n"), ({"n": "2"}, "n"), ({"n": True}, "n"), ({"n": 1.5}, "n"),
         ({"max_tokens": 101}, "max_tokens"), ({"max_tokens": -1}, "max_tokens"),
         ({"max_completion_tokens": 10**9}, "max_completion_tokens"), ({"min_tokens": 101}, "min_tokens"), ({"stream": "yes"}, "stream"),
-        ({"messages": "hi"}, "messages"), ({"messages": ["hi"]}, "messages[0]"),
+        ({"messages": "hi"}, "messages"), ({"messages": ["hi"]}, "messages[0]"), ({"messages": []}, "messages"),
+        ({"messages": [{"content": "hi"}]}, "messages[0]"), ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content"),
+        ({"stop": 5}, "stop"), ({"stop": ["a", 5]}, "stop[1]"), ({"logit_bias": []}, "logit_bias"),
+        ({"stop_token_ids": [2**31]}, "stop_token_ids"), ({"stop_token_ids": [-1]}, "stop_token_ids"),
+        ({"allowed_token_ids": [1.5]}, "allowed_token_ids"), ({"allowed_token_ids": [True]}, "allowed_token_ids"),
         ({"model": ""}, "model"), ({"model": 3}, "model"), ({"model": None}, "model"),
     ],
 )  # fmt: skip
@@ -93,6 +98,23 @@ def test_prompts_times_n_is_capped(prompt: object, n: int, passes: bool) -> None
         assert refusal(body, COMPLETION_FIELDS).param == "prompt"
 
 
+@pytest.mark.parametrize("prompt", [[], 5, {}, ["a", 1], [["a"]], [[1], []], [[1], [1e300]], [[1], 1], [1.5], [-1], [1e300], [None]])
+def test_a_prompt_is_text_or_tokens_or_several_of_one_kind(prompt: object) -> None:
+    assert refusal(json.dumps({"model": "m", "prompt": prompt}).encode(), COMPLETION_FIELDS).param == "prompt"
+
+
+@pytest.mark.parametrize(("given", "read_as"), [([1.0, 2], [1, 2]), ([[3.0]], [[3]]), ("text", "text")])
+def test_a_token_may_be_written_with_a_point(given: object, read_as: object) -> None:
+    body = json.dumps({"model": "m", "prompt": given}).encode()
+    assert read_request(body, COMPLETION_FIELDS, CAPS).fields["prompt"] == read_as
+
+
+def test_a_request_without_what_its_route_needs_is_refused_by_name() -> None:
+    with pytest.raises(ApiError) as raised:
+        read_request(b'{"model": "m", "messages": null}', CHAT_FIELDS, CAPS, needs="messages")
+    assert (raised.value.status, raised.value.param) == (400, "messages")
+
+
 def test_only_listed_fields_go_up_and_nulls_do_not() -> None:
     request = read({"messages": MESSAGES, "temperature": None, "chat_template": "{{x}}", "cache_salt": "s", "store": True, "top_p": 0.5})
     assert set(request.fields) == {"model", "messages", "top_p"}
@@ -121,7 +143,10 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
         ({"stop": ["x"] * 17}, "stop"), ({"messages": [{}] * 2049}, "messages"),
         ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias"),
         ({"tools": 5}, "tools"),
-        ({"tools": [{"type": "function"}]}, "tools[0]"), ({"response_format": {"type": "structural_tag"}}, "response_format"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"), ({"tools": [{"function": {}}]}, "tools[0]"),
+        ({"tools": [{"type": "code", "function": {"name": "f"}}]}, "tools[0]"),
+        ({"tools": [{"function": {"name": "f", "parameters": []}}]}, "tools[0].function.parameters"),
+        ({"response_format": {"type": "structural_tag"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"), ({"response_format": "json"}, "response_format"),
     ],
 )  # fmt: skip

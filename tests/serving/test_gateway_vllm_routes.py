@@ -54,7 +54,7 @@ def vllm_paths() -> list[str]:
 async def statuses_of(url: str, method: str, paths: list[str]) -> list[int]:
     """What the gateway says to each path exactly as written, on one connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
-    body, answers = json.dumps(CHAT), []
+    body, answers = json.dumps({**CHAT, "prompt": "hello", "input": "hello"}), []
     for path in paths:
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TESTER_KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write((head + body).encode())

@@ -96,7 +96,7 @@ def _run_flows(
         if release.state is State.AWAITING_APPROVAL:
             with took.stages.running():  # a person is given time
                 release = _approval(console, registry, judged, approve_as)
-        if release.state is State.APPROVED:
+        if release.state in (State.APPROVED, State.CANARY):  # a canary goes on from before
             with took.stages.running():
                 _switch_under_load(Display(console), settings, registry, recipe, release, lambda: promote(release.id, requester))
             release = registry.release(release.id)

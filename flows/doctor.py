@@ -179,7 +179,7 @@ def runs(place: Place) -> _Found:
     """Runs that died without saying so."""
     with Registry(place.settings.database_url) as opened:
         alive = opened.runs.under_way()
-    said = ", ".join(f"{run.recipe_name} (process {run.holder.pid} on {run.holder.hostname})" for run in alive)
+    said = ", ".join(f"{run.subject.removeprefix('run of ')} (process {run.holder.pid} on {run.holder.hostname})" for run in alive)
     yield "ok", f"under way: {said}" if alive else "no run is under way"
 
 

@@ -101,7 +101,7 @@ def watch(public_name: PublicName, policy: WatchPolicy = WatchPolicy()) -> Watch
         public_name: the model name callers use, e.g. clinic
         policy: what the champion must hold, and for how long it is watched
     """
-    with open_switchboard() as board:
+    with open_switchboard() as board, board.registry.runs.noticed(f"watch of {public_name}", "watch"):
         watched = watch_champion(board, public_name, policy)
         show(_watch_in_words(watched, policy), "watch", watched.release, board.display)
     return watched
@@ -142,11 +142,13 @@ def look_for_data(recipe: Path) -> new_data.Change:
     Args:
         recipe: recipe file on the worker's disk; its data is looked at, not read
     """
-    loaded, home = load_recipe(recipe), load_settings().home
-    change, found = new_data.look(loaded, home)
-    if change == "changed":
-        announce(DATA_CHANGED, f"tunegate.recipe.{loaded.name}", {"tunegate.recipe": loaded.name})
-        new_data.remember_told(loaded, home, found)
+    settings = load_settings()
+    with open_registry(settings) as registry, registry.runs.noticed(f"look-for-data of {recipe.name}", "look-for-data"):
+        loaded = load_recipe(recipe)
+        change, found = new_data.look(loaded, settings.home)
+        if change == "changed":
+            announce(DATA_CHANGED, f"tunegate.recipe.{loaded.name}", {"tunegate.recipe": loaded.name})
+            new_data.remember_told(loaded, settings.home, found)
     Display(make_console()).say(f"  {loaded.name}: {change}")
     return change
 
@@ -159,8 +161,9 @@ def collect(recipe: Path, most: Annotated[int, Field(ge=1, le=100_000)] = collec
         recipe: recipe file on the worker's disk; its data preparation and suites are used
         most: proposals made at most, the most telling first
     """
-    loaded, settings = load_recipe(recipe), load_settings()
-    with open_registry(settings) as registry:
+    settings = load_settings()
+    with open_registry(settings) as registry, registry.runs.noticed(f"collection of {recipe.name}", "collect"):
+        loaded = load_recipe(recipe)
         collected = collecting.collect(loaded, settings, registry, silent, most)
     display = Display(make_console())
     show(collecting.in_words(loaded.name, collected), "collected", loaded.name, display)

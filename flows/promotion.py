@@ -18,16 +18,18 @@ from flows.display import Display, make_console
 from flows.errors import NoRoom, RecipeError, ServingFailed
 from flows.judging import PARITY_FOLDER, evidence_digest
 from flows.recipe import load_recipe
-from flows.rollout import has_steps, start_and_follow
-from flows.serving_control import open_registry, start_slot, wait_for_slot
+from flows.rollout import follow, has_steps, start_and_follow
+from flows.serving_control import ensure_server, open_registry, start_slot, wait_for_slot
 from flows.timing import timed
 from serving import releases
 from serving.approvals import Standing
 from serving.artefact import verify_artefact
 from serving.artefact_store import bring
 from serving.errors import EvidenceMismatch
+from serving.lifecycle import State
 from serving.records import Release
 from serving.registry import Registry
+from serving.run_leases import promotion_of
 from serving.settings import Settings, load_settings
 
 # The slot of a release about to be promoted; as champion it needs no lease.
@@ -98,9 +100,27 @@ def open_switchboard() -> Iterator[Switchboard]:
 def switch(board: Switchboard, release: Release, actor: str) -> Release:
     """Give an approved release the traffic of its public name, by steps if its recipe has some; the champion stays warm for a rollback.
 
+    One process at a time promotes a release. Where one died while its canary went on, the canary is followed to its end.
+
     Raises:
         PromotionEnded: a step did not pass.
+        RunUnderWay: another process promotes it.
     """
+    with board.registry.runs.held(promotion_of(release.id), actor):
+        live = _followed(board, release) if release.state is State.CANARY else _switched(board, release, actor)
+    board.registry.release_slot(release.id)
+    return live
+
+
+def _followed(board: Switchboard, release: Release) -> Release:
+    """The steps are the server's to take: what is missing is somebody who waits for their end."""
+    with timed(board.settings.home, release.public_name, "promote"):
+        ensure_server(board.settings, board.registry)
+        with board.display.stage(f"roll out {release.id}") as shown:
+            return follow(board.registry, release.id, shown.report)
+
+
+def _switched(board: Switchboard, release: Release, actor: str) -> Release:
     releases.check_approved(release)
     board.registry.approvals.check_still_holds(release.id)
     check_recipe(board.registry.approvals.standing(release.id), release)
@@ -111,14 +131,10 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
             with board.display.stage(f"start {release.id}") as shown:
                 start_slot(board.registry, board.settings, release, PROMOTION_LEASE_S, shown.report)
         except NoRoom as error:
-            live = exchange(board, release, evidence, actor, error)
-        else:
-            if has_steps(board.registry, release):
-                live = start_and_follow(board.display, board.registry, release, evidence, actor)
-            else:
-                live = board.registry.promote(release.id, evidence, actor)
-    board.registry.release_slot(release.id)
-    return live
+            return exchange(board, release, evidence, actor, error)
+        if has_steps(board.registry, release):
+            return start_and_follow(board.display, board.registry, release, evidence, actor)
+        return board.registry.promote(release.id, evidence, actor)
 
 
 def exchange(board: Switchboard, release: Release, evidence: str, actor: str, no_room: NoRoom) -> Release:

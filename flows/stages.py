@@ -84,8 +84,10 @@ def open_line(recipe: Path, requester: str) -> Iterator[Line]:
         RecipeError: the recipe cannot be used.
         RunUnderWay: another process runs it.
     """
-    read = load_recipe(recipe)
-    with timed(load_settings().home, read.serving.public_name, "retrain"), open_line_of(read, requester, recipe.absolute()) as line:
+    settings = load_settings()
+    with open_registry(settings) as registry, registry.runs.noticed(f"reading of {recipe.name}", requester):
+        read = load_recipe(recipe)
+    with timed(settings.home, read.serving.public_name, "retrain"), open_line_of(read, requester, recipe.absolute()) as line:
         yield line
 
 

@@ -106,7 +106,8 @@ def as_mail(notice: Notice, sender: str, recipients: list[str], line: AuditLine)
     mail["Subject"] = f"tunegate: {notice.subject} {_SAYS[notice.event]}"
     mail["From"], mail["To"], mail["Date"] = sender, ", ".join(recipients), format_datetime(line.at)
     mail["Message-ID"] = f"<{notice.id}@tunegate.invalid>"
-    mail.set_content(f"{notice.sentence}\n\nLook at it: tunegate show {notice.subject}\n")
+    look = "tunegate status" if notice.event == "failed" else f"tunegate show {notice.subject}"
+    mail.set_content(f"{notice.sentence}\n\nLook at it: {look}\n")
     return mail
 
 

@@ -45,6 +45,11 @@ class RunBook:
         with self._database.write() as connection:
             run_leases.end(connection, run, status, reason, self._now())
 
+    def last_heard(self, name: str) -> str | None:
+        """The kind of the last line about this work: `run.started`, `run.crashed` and so on; None where it was never begun."""
+        with self._database.read() as connection:
+            return run_leases.last_kind(connection, run_leases.subject_of(name))
+
     def bury_the_dead(self) -> tuple[Run, ...]:
         """Mark runs whose process is gone as crashed; returns them."""
         with self._database.read() as connection:
@@ -53,6 +58,16 @@ class RunBook:
         for run in dead:
             self.end(run, "crashed", "its process is gone")
         return dead
+
+    @contextmanager
+    def noticed(self, name: str, actor: str) -> Iterator[None]:
+        """Have people told when the block fails, once for as long as it fails in the same way, and not each time it is done."""
+        try:
+            yield
+        except Exception as error:
+            self._note(name, actor, _in_words(error))
+            raise
+        self._note(name, actor, None)
 
     @contextmanager
     def held(self, recipe_name: str, requester: str) -> Iterator[Run]:
@@ -67,11 +82,8 @@ class RunBook:
         status, reason = "finished", ""
         try:
             yield run
-        except TunegateError as error:
-            status, reason = "failed", error.what.partition("\n")[0]
-            raise
         except Exception as error:
-            status, reason = "failed", type(error).__name__  # its text may hold anything
+            status, reason = "failed", _in_words(error)
             raise
         except BaseException:
             status, reason = "stopped", ""
@@ -82,6 +94,10 @@ class RunBook:
             with suppress(RegistryError):  # whoever comes next sees that the process is gone
                 self.end(run, status, reason)
 
+    def _note(self, name: str, actor: str, failure: str | None) -> None:
+        with suppress(RegistryError), self._database.write() as connection:
+            run_leases.note(connection, run_leases.subject_of(name), actor, failure, self._now())
+
     def _beat(self, run: Run, over: threading.Event) -> None:
         while not over.wait(BEAT_S):
             try:
@@ -89,3 +105,8 @@ class RunBook:
                     run_leases.beat(connection, run.id, self._now())
             except RegistryError as error:
                 _log.warning("the lease of %s was not renewed: %s", run.recipe_name, error.what)
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of an error of ours; of others only the kind, since its text may hold anything."""
+    return error.what.partition("\n")[0] if isinstance(error, TunegateError) else type(error).__name__

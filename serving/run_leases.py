@@ -1,5 +1,6 @@
 """Which runs are under way: one for each recipe, held by a process that is known to live.
 
+Beside runs of recipes there is other work that must not go on twice, such as a promotion: its name holds a blank and says what it is.
 On its own machine a run lives while its process does: the same boot, process id and start, so no clock is asked and a killed run makes
 room at once. On another machine it lives while its heartbeat is fresh. SQL on one connection; next: `run_book.py`.
 """
@@ -12,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from serving import fleet
 from serving.audit_log import Entry, append
 from serving.errors import RunUnderWay
 from serving.lifecycle import State
-from serving.tables import releases, runs
+from serving.tables import audit_log, releases, runs
 
 EVERYTHING = "*"
 """The name under which something holds off every run, as pruning does."""
 BEAT_S = 5.0
 _FRESH = timedelta(seconds=60)
+_OLD_NEWS = timedelta(days=1)
+_ENDS = ("run.finished", "run.failed", "run.crashed")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,6 +54,21 @@ class Run:
     holder: Holder
     started_at: datetime
     beat_at: datetime
+
+    @property
+    def subject(self) -> str:
+        """What people are told it is."""
+        return subject_of(self.recipe_name)
+
+
+def promotion_of(release_id: str) -> str:
+    """The name under which a release is promoted: by one process at a time."""
+    return f"promotion of {release_id}"
+
+
+def subject_of(name: str) -> str:
+    """`run of demo`; work of another kind says itself what it is."""
+    return name if " " in name else f"run of {name}"
 
 
 def this_process() -> Holder:
@@ -122,20 +140,48 @@ def end(connection: Connection, run: Run, status: str, reason: str, at: datetime
     still = update(runs).where(runs.c.id == run.id, runs.c.ended_at.is_(None))
     if connection.execute(still.values(status=status, ended_at=at)).rowcount != 1:
         return
-    append(connection, _entry(f"run.{status}", run, at, reason))
+    again = status == "failed" and not is_news(connection, run.subject, reason, at)
+    append(connection, _entry("run.failed_again" if again else f"run.{status}", run, at, reason))
     if status == "crashed":
         mine = select(releases.c.id).where(releases.c.recipe_name == run.recipe_name, releases.c.state == State.CANDIDATE)
         for release_id in connection.scalars(mine).all():
             fleet.unwant(connection, release_id)
 
 
+def note(connection: Connection, subject: str, actor: str, failure: str | None, at: datetime) -> None:
+    """Note how work ended that holds no lease and is done so often that only its failures and their end are news."""
+    last = last_end(connection, subject)
+    if failure is not None and is_news(connection, subject, failure, at):
+        append(connection, Entry("run.failed", subject, actor, at, failure))
+    elif failure is None and last is not None and last.kind == "run.failed":
+        append(connection, Entry("run.finished", subject, actor, at, "works again"))
+
+
+def is_news(connection: Connection, subject: str, failure: str, at: datetime) -> bool:
+    """Whether this failure is another one than the last time, or that was more than a day ago."""
+    last = last_end(connection, subject)
+    return last is None or last.kind != "run.failed" or last.reason != failure or abs(at - last.at) > _OLD_NEWS
+
+
+def last_end(connection: Connection, subject: str) -> Row[Any] | None:
+    """The line of the audit log that says how this work ended last; a failure told before is not said again."""
+    mine = select(audit_log.c.kind, audit_log.c.reason, audit_log.c.at).where(audit_log.c.subject == subject, audit_log.c.kind.in_(_ENDS))
+    return connection.execute(mine.order_by(audit_log.c.seq.desc()).limit(1)).first()
+
+
+def last_kind(connection: Connection, subject: str) -> str | None:
+    """The last that was heard of this work: `run.started`, or how it ended."""
+    mine = select(audit_log.c.kind).where(audit_log.c.subject == subject, audit_log.c.kind.startswith("run."))
+    return connection.scalar(mine.order_by(audit_log.c.seq.desc()).limit(1))
+
+
 def _entry(kind: str, run: Run, at: datetime, reason: str) -> Entry:
     facts = {"run": run.id, "pid": run.holder.pid, "hostname": run.holder.hostname}
-    return Entry(kind, f"run of {run.recipe_name}", run.requester, at, reason, facts=facts)
+    return Entry(kind, run.subject, run.requester, at, reason, facts=facts)
 
 
 def _busy(other: Run) -> RunUnderWay:
-    what = "tunegate prune" if other.recipe_name == EVERYTHING else f"a run of {other.recipe_name}"
+    what = "tunegate prune" if other.recipe_name == EVERYTHING else f"a {other.subject}"
     holder = other.holder
     return RunUnderWay(
         f"{what} is under way: process {holder.pid} on {holder.hostname}, since {other.started_at:%Y-%m-%d %H:%M} UTC",

@@ -236,7 +236,7 @@ async def _bury_the_dead(registry: Registry) -> None:
         await asyncio.sleep(_LOOK_FOR_DEAD_RUNS_S)
         try:
             for run in await asyncio.to_thread(registry.runs.bury_the_dead):
-                _log.warning("the run of %s (process %d) is gone; the next one goes on where it stopped", run.recipe_name, run.holder.pid)
+                _log.warning("the %s (process %d) is gone; the next one goes on where it stopped", run.subject, run.holder.pid)
         except RegistryError as error:
             _log.warning("nobody looked for dead runs: %s", error.what)
 

@@ -1,13 +1,17 @@
 """New data is told once it has settled, and once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flows.new_data import look, remember_told, seen_path
+from flows.operations import collect, look_for_data
 from flows.recipe import Recipe, load_recipe
+from serving.registry import Registry
+from serving.settings import load_settings
 from tests.fakes_flows import ROW, recipe_values, write_recipe
-from training.errors import DataError, InputError
+from training.errors import DataError, InputError, TunegateError
 
 
 def recipe_of(folder: Path, **source: object) -> Recipe:
@@ -60,3 +64,18 @@ def test_a_torn_memory_says_what_to_do(tmp_path: Path) -> None:
     seen_path(home, recipe).write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="what to do: delete"):
         look(recipe, home)
+
+
+@pytest.mark.parametrize(("flow", "said"), [(look_for_data.fn, "look-for-data of recipe.yaml"), (collect.fn, "collection of recipe.yaml")])
+def test_people_are_told_once_of_a_scheduled_look_that_fails_every_quarter_of_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Callable[[Path], object], said: str
+) -> None:
+    monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "home"))
+    recipe = write_recipe(tmp_path, recipe_values() | {"data": {"sft": [{"path": f"file://{tmp_path}/gone.jsonl"}]}})
+    if flow is collect.fn:
+        recipe.write_text("name: [", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(TunegateError):
+            flow(recipe)
+    with Registry(load_settings().database_url) as registry:
+        assert [(line.kind, line.subject) for line in registry.approvals.lines()] == [("run.failed", said)]

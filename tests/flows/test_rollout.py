@@ -1,6 +1,9 @@
 """A promotion by steps through the real server: it ends live under load, whoever follows learns how it ended, and going back is safe."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +18,11 @@ from flows.judging import evaluate, gate, keep_champion_serving, register
 from flows.load import light_load
 from flows.promotion import switch, wait_until_routed
 from flows.rollout import describe, follow, go_back, show
+from serving.errors import RunUnderWay
 from serving.lifecycle import State
 from serving.records import Release, RolloutStatus
 from tests.fakes_flows import (
+    ROOT,
     SAFE,
     Site,
     dataset,
@@ -88,6 +93,31 @@ def test_a_rollout_that_is_aborted_tells_who_follows_it_and_leaves_the_release_a
     thread.join()
     assert ended.value.exit_code == NOT_PASSED
     assert site.registry.champion("aborts") == site.registry.release("aborts-1")
+
+
+DIES = """
+import sys
+from flows.promotion import open_switchboard, switch
+with open_switchboard() as board:
+    switch(board, board.registry.release(sys.argv[1]), "ann")
+"""
+
+
+def test_a_promotion_killed_during_its_canary_is_taken_up_by_the_next_and_ends_live(site: Site, tmp_path: Path) -> None:
+    release = approved(site, tmp_path, "resumes", QUICK | LENIENT)
+    env = {**os.environ, **site.environment, "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen([sys.executable, "-c", DIES, release.id], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    until(lambda: site.registry.release(release.id).state is State.CANARY)
+    with pytest.raises(RunUnderWay, match=f"a promotion of {release.id} is under way"):
+        switch(site.board, site.registry.release(release.id), "bob")
+    first.kill()
+    first.wait()
+    with light_load(site.url, site.key, "resumes", every_s=0.01):
+        live = switch(site.board, site.registry.release(release.id), "bob")
+    assert live.state is State.LIVE
+    assert [step.to_state for step in site.registry.history(live.id)].count(State.CANARY) == 1
+    heard = [line.kind for line in site.registry.approvals.lines() if line.subject == f"promotion of {release.id}"]
+    assert heard == ["run.started", "run.crashed", "run.started", "run.finished"]
 
 
 def test_a_canary_is_taken_back_by_a_rollback_within_a_second(site: Site, tmp_path: Path) -> None:

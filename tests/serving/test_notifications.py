@@ -7,6 +7,7 @@ import hmac
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from serving.notices import as_slack, notice_of
 from serving.notify_settings import NotifySettings, load_notify_settings
 from serving.outlets import HttpOutlet, MailOutlet, NotTold, outlets_of
 from serving.registry import Registry
+from serving.run_leases import promotion_of, this_process
 from serving.slots import free_port
 from tests.fakes_serving import EVIDENCE, Clock, approved, canary, candidate, champion, url_in
 from tests.fakes_sinks import HttpSink, MailSink, certificate, http_sink, mail_sink
+from training.errors import TunegateError
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +148,25 @@ def test_a_new_outlet_is_told_the_news_and_not_the_past(registry: Registry, cloc
     approved(registry, digest="b" * 64)
     registry.notifier(3).bring_up_to_date(webhook(sink))
     assert events(sink) == [("waiting", "clinic-2"), ("approved", "clinic-2")]
+
+
+def test_people_are_told_of_a_run_that_failed_and_of_one_that_died_and_of_a_failure_that_comes_back_once(
+    registry: Registry, clock: Clock, sink: HttpSink
+) -> None:
+    for _ in range(3):
+        with pytest.raises(TunegateError), registry.runs.held("demo", "ann"):
+            raise TunegateError("the disk is full", why="x")
+        with pytest.raises(TunegateError), registry.runs.noticed("look-for-data of demo.yaml", "look-for-data"):
+            raise TunegateError("https://user:secret@data.example/rows is gone")
+        clock.forward(900)
+    registry.runs.begin(promotion_of("clinic-2"), "eve", replace(this_process(), pid=2**22 + 1))
+    registry.runs.bury_the_dead()
+    registry.notifier(3).bring_up_to_date(webhook(sink))
+    assert [body["text"] for body in sink.bodies] == [
+        "run of demo has failed (by ann): the disk is full",
+        "look-for-data of demo.yaml has failed (by look-for-data): https://user:***@data.example/rows is gone",
+        "promotion of clinic-2 has failed (by eve): its process is gone",
+    ]
 
 
 def test_an_emergency_is_told_with_its_reason(registry: Registry, sink: HttpSink) -> None:

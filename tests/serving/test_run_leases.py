@@ -95,6 +95,40 @@ def test_how_a_run_ended_is_noted_and_the_next_may_begin(registry: Registry, err
     registry.runs.begin("demo", "bob")
 
 
+def looked(registry: Registry, failure: str | None) -> None:
+    """What is done every quarter of an hour, and fails in this way."""
+    with suppress(TunegateError), registry.runs.noticed("look-for-data of demo.yaml", "look-for-data"):
+        failing(None if failure is None else TunegateError(failure))
+
+
+def test_what_fails_again_and_again_in_the_same_way_is_told_once_until_it_changes_heals_or_a_day_has_passed(
+    registry: Registry, clock: Clock
+) -> None:
+    for failure in (None, "gone", "gone", "forbidden", "forbidden", None, None, "forbidden"):
+        looked(registry, failure)
+        clock.forward(900)
+    clock.forward(86_400)
+    looked(registry, "forbidden")
+    assert told(registry) == [
+        ("run.failed", "gone"),
+        ("run.failed", "forbidden"),
+        ("run.finished", "works again"),
+        ("run.failed", "forbidden"),
+        ("run.failed", "forbidden"),
+    ]
+
+
+def test_a_run_that_is_tried_again_and_fails_in_the_same_way_is_kept_and_told_once(registry: Registry, clock: Clock) -> None:
+    for failure in ("no answer", "no answer", "no room", None, "no room"):
+        with suppress(TunegateError), registry.runs.held("promotion of clinic-2", "ann"):
+            failing(None if failure is None else TunegateError(failure))
+        clock.forward(10)
+    ends = [kind for kind, _ in told(registry) if kind != "run.started"]
+    assert ends == ["run.failed", "run.failed_again", "run.failed", "run.finished", "run.failed"]
+    assert registry.runs.last_heard("promotion of clinic-2") == "run.failed"
+    assert registry.approvals.verify().faults == ()
+
+
 @pytest.mark.parametrize(
     "gone",
     [

@@ -28,6 +28,7 @@ from flows.release_cli import add_to as add_release_to
 from flows.review_cli import review_app
 from flows.rollout_cli import add_to as add_rollout_to
 from flows.rules_cli import rules_app
+from training.disk import disk_faults_told
 from training.errors import TunegateError
 
 app = typer.Typer(
@@ -281,7 +282,8 @@ def main() -> None:
     # A polite kill ends like Ctrl-C: stages, and a Prefect server of our own, are taken along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        status = app(standalone_mode=False)
+        with disk_faults_told(Path(os.environ.get("TUNEGATE_HOME", "."))):
+            status = app(standalone_mode=False)
     except typer.Exit as done:
         status = done.exit_code
     except (KeyboardInterrupt, typer.Abort):

@@ -27,6 +27,7 @@ from training.errors import TunegateError
 Entrypoint = Literal[
     "flows.pipeline.retrain", "flows.pipeline.promote", "flows.operations.evaluate_again", "flows.operations.roll_back",
     "flows.operations.watch", "flows.operations.look_for_data", "flows.operations.collect", "flows.upkeep.make_room",
+    "flows.operations.take_up",
 ]  # fmt: skip
 Queue = Literal["training", "promotion", "watching"]
 # A storm of events within this time starts one run.

@@ -32,6 +32,10 @@ class StageFailed(TunegateError):
     """A stage's process ended without its record."""
 
 
+class OutOfReach(StageFailed):
+    """A stage needed something outside, such as the hub, which did not answer: it may in a minute."""
+
+
 class ServingFailed(TunegateError):
     """The server, or a slot of it, did not come up in time."""
 

@@ -1,5 +1,5 @@
 """The flows around `retrain` and `promote`: judge a release again, roll back, watch a new champion, look for new data,
-collect some from production.
+collect some from production, take up promotions that were left behind.
 
 Prefect draws its forms from the types and from each docstring's `Args`. Plain logic lies in `watching.py`, `new_data.py`, `collecting.py`.
 Next: `deployments.py`, which has them run by themselves.
@@ -24,9 +24,11 @@ from flows.events import DATA_CHANGED, announce
 from flows.prefect_events import tell_prefect
 from flows.promotion import Switchboard, open_switchboard
 from flows.recipe import load_recipe
+from flows.retrying import patient
 from flows.rollout import go_back
 from flows.serving_control import open_registry
 from flows.stages import open_line_of
+from flows.unfinished import announce_again, left_behind, promotions_ahead
 from flows.watching import Counts, Finding, WatchPolicy, fetch_counts, judge
 from serving.errors import UnknownRelease
 from serving.records import Release
@@ -37,6 +39,8 @@ ReleaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}-[0-9]{1,9}
 PublicName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Actor = Annotated[str, Field(min_length=1, max_length=200)]
 Reason = Annotated[str, Field(min_length=1, max_length=2000)]
+
+_question, _gather = patient(judging.evaluate), patient(collecting.collect)
 
 WatchEnd = Literal["held", "rolled back", "too few requests", "superseded"]
 
@@ -72,7 +76,7 @@ def evaluate_again(
         section = section.model_copy(update={"suite": suite.absolute(), "also": ()})
     with open_line_of(case.recipe.model_copy(update={"evaluation": section}), requester) as line:
         release = line.registry.release(release_id)
-        card = judging.evaluate(line, release)
+        card = _question(line, release)
         line.registry.release_slot(release_id)
         show(_scorecard_in_words(release, card.record, section.suite), "scorecard", release_id, line.display)
     return card.record
@@ -153,6 +157,17 @@ def look_for_data(recipe: Path) -> new_data.Change:
     return change
 
 
+@flow(name="take-up", persist_result=False)
+def take_up() -> list[str]:
+    """Tell again of approved releases whose promotion was never begun, or whose process died; returns them."""
+    with open_switchboard() as board, board.registry.runs.noticed("look for promotions left behind", "take-up"):
+        found = left_behind(board.registry, board.registry.now())
+        ahead = promotions_ahead() if found else ()
+        told = [release.id for release in found if release.id not in ahead and announce_again(board.registry, release)]
+        board.display.say(f"  promotions begun again: {', '.join(told) or 'none'}")
+    return told
+
+
 @flow(name="collect", persist_result=False)
 def collect(recipe: Path, most: Annotated[int, Field(ge=1, le=100_000)] = collecting.MOST) -> int:
     """Propose rows from what production has shown; a person accepts them. Returns how many wait for a look.
@@ -164,7 +179,7 @@ def collect(recipe: Path, most: Annotated[int, Field(ge=1, le=100_000)] = collec
     settings = load_settings()
     with open_registry(settings) as registry, registry.runs.noticed(f"collection of {recipe.name}", "collect"):
         loaded = load_recipe(recipe)
-        collected = collecting.collect(loaded, settings, registry, silent, most)
+        collected = _gather(loaded, settings, registry, silent, most)
     display = Display(make_console())
     show(collecting.in_words(loaded.name, collected), "collected", loaded.name, display)
     display.say(f"  {loaded.name}: {collected.waiting} proposals wait for a look")

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from prefect import Task, flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Task, flow
 
 from flows import comparing, data_drift, judging, promotion, stages
 from flows.artifacts import of_data, of_verdict, published
 from flows.judging import Judged
 from flows.prefect_events import tell_prefect
 from flows.promotion import open_switchboard
+from flows.retrying import patient
 from flows.stages import Finished, open_line
 from flows.timing import counted
 from serving.lifecycle import State
@@ -32,10 +32,10 @@ R = TypeVar("R")
 
 
 def _stage(work: Callable[P, R]) -> Task[P, R]:
-    # The line keeps its own records of what is finished; a second opinion from Prefect's cache could only disagree.
-    return task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)(counted(work))
+    return patient(counted(work))
 
 
+reach_registry = _stage(stages.reach_registry)
 fetch_base = _stage(stages.fetch_base)
 prepare = _stage(published(stages.prepare, "data-report", of_data))
 look_for_drift = _stage(data_drift.look_for_drift)
@@ -61,6 +61,7 @@ def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
         recipe: recipe file on the worker's disk
         requester: who asks for it; kept with the release
     """
+    reach_registry()
     with open_line(recipe, requester) as line:
         base = fetch_base(line)
         champion = keep_champion_serving(line, base)
@@ -91,6 +92,7 @@ def promote(release_id: str, actor: str) -> Release:
         release_id: an approved release, e.g. clinic-2
         actor: who asks for it; kept in the release's history
     """
+    reach_registry()
     with open_switchboard() as board:
         release = board.registry.release(release_id)
         if release.state is State.LIVE:

@@ -29,8 +29,9 @@ from flows.rewards import require_prompts, reward_by_model, reward_by_rules
 from training.data.formats import Stage
 from training.data.leakage import SuitePrompt
 from training.devices import is_launched
+from training.disk import disk_faults_told
 from training.environment import die_with_parent
-from training.errors import InputError, TunegateError
+from training.errors import HubUnreachable, InputError, TunegateError
 from training.progress import Progress, Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, MergedModel, RewardArtifact
 from training.rewarding import Rewarding
@@ -76,13 +77,21 @@ def main(argv: list[str]) -> int:
         out.write(json.dumps({"progress": progress.__dict__}) + "\n")
 
     try:
-        run_stage(request, say)
+        with disk_faults_told(request.out):
+            run_stage(request, say)
         _part_from_others()
     except TunegateError as error:
-        said = {"what": error.what, "why": error.why, "do": error.do, "input": isinstance(error, InputError)}
+        said = {"what": error.what, "why": error.why, "do": error.do, "kind": kind_of(error)}
         out.write(json.dumps({"error": said}) + "\n")
         return FAILED
     return 0
+
+
+def kind_of(error: TunegateError) -> Literal["input", "outside", "stage"]:
+    """What the process that ordered the stage makes of an error."""
+    if isinstance(error, InputError):
+        return "input"
+    return "outside" if isinstance(error, HubUnreachable) else "stage"
 
 
 def _part_from_others() -> None:

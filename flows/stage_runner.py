@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from flows.errors import StageFailed
+from flows.errors import OutOfReach, StageFailed
 from flows.stage_process import StageRequest
 from serving import leash
 from training.environment import stage_environment
@@ -35,6 +35,9 @@ def warm_up(home: Path) -> None:
     if not _NVIDIA.exists() and not _warm:
         home.mkdir(parents=True, exist_ok=True)
         _warm.append(_start_host((), home / HOST_LOG))
+
+
+ERRORS: dict[str, type[TunegateError]] = {"input": InputError, "outside": OutOfReach, "stage": StageFailed}
 
 
 class StageRunner:
@@ -130,8 +133,7 @@ def _listen(host: "subprocess.Popen[bytes]", report: Report) -> tuple[int, Tuneg
         if "progress" in said:
             report(Progress(**said["progress"]))
         elif "error" in said:
-            kind = InputError if said["error"].pop("input") else StageFailed
-            error = kind(**said["error"])
+            error = ERRORS[said["error"].pop("kind")](**said["error"])
         elif "ended" in said:
             return int(said["ended"]), error
     raise StageFailed("the process that runs the stages has died", do="run the recipe again: it goes on where it stopped")

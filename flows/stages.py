@@ -110,6 +110,16 @@ def open_line_of(recipe: Recipe, requester: str, path: Path | None = None, *, ke
             runner.keep_warm()
 
 
+def reach_registry() -> None:
+    """See that the registry answers, before anything rests on it.
+
+    Raises:
+        RegistryError: it does not, or cannot be used.
+    """
+    with open_registry(load_settings()):
+        pass
+
+
 def fetch_base(line: Line) -> Finished[BaseModelRecord]:
     """The base model as safetensors on this disk; what is there already is verified by sha256, not trusted.
 

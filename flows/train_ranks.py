@@ -17,6 +17,8 @@ from flows import stages
 from flows.errors import FAILED
 from flows.stage_process import SPREAD, StageRequest, run_stage
 from flows.stages import open_line
+from serving.settings import load_settings
+from training.disk import disk_faults_told
 from training.environment import die_with_parent
 from training.errors import TunegateError
 from training.progress import Report, silent
@@ -29,10 +31,11 @@ def main(argv: list[str]) -> int:
     """Lead or follow; returns the exit status."""
     die_with_parent()
     try:
-        if join().first:
-            lead(Path(argv[1]))
-        else:
-            follow()
+        with disk_faults_told(load_settings().home):
+            if join().first:
+                lead(Path(argv[1]))
+            else:
+                follow()
     except TunegateError as error:
         print(error, file=sys.stderr)
         return error.exit_code or FAILED

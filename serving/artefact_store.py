@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from serving.artefact import read_model
-from serving.errors import StoreError
+from serving.errors import StoreError, StoreUnreachable
 from serving.records import Release
 from serving.settings import Settings, load_settings
 from training.atomic import new_folder, require_space
@@ -35,6 +35,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PIECE_BYTES = 8 << 20
 _ATTEMPTS = 3
+# A package that is missing, a key that is refused, an address that is none: no later try finds it otherwise.
+_STAYS = (ImportError, PermissionError, ValueError, FileNotFoundError)
 _FIRST_PAUSE_S = 0.5
 
 
@@ -161,7 +163,8 @@ class ArtefactStore:
             raise
         except Exception as error:  # the client of each kind of address raises kinds of its own
             detail = without(secrets_of(address), " ".join(str(error).split()))[:300]
-            raise StoreError(
+            kind = StoreError if isinstance(error, _STAYS) else StoreUnreachable
+            raise kind(
                 f"{masked(self.address)} cannot be {what}: {type(error).__name__}: {detail}",
                 why="models are kept there for the machines that serve them",
                 do="see whether it can be reached, whether its package (s3fs, gcsfs, adlfs) is installed, and whether its keys are set",

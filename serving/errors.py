@@ -2,7 +2,8 @@
 
 TunegateError
 ├── SettingsError (InputError)        a TUNEGATE_ variable that cannot be used                   exit 2
-├── RegistryError                     the registry file is locked, gone, torn or too new         exit 1
+├── RegistryError                     the registry file is gone, torn or too new                 exit 1
+│   └── RegistryUnreachable           it is locked, or its server does not answer
 ├── UnknownRelease (InputError)       no release, public name or key of that name                exit 2
 ├── UnknownKey (InputError)
 ├── TransitionRefused                 the release is not in a state from which this is allowed   exit 1
@@ -13,6 +14,8 @@ TunegateError
 │   ├── ApprovalExpired               it was approved, or has waited, for too long
 │   └── ApproverRefused               the terms of the recipe want somebody else to sign
 ├── SlotError                         an engine process that did not come up
+├── StoreError                        models kept elsewhere cannot be had                        exit 1
+│   └── StoreUnreachable              the store does not answer
 └── ServerError                       the gateway cannot start
     ├── PortInUse
     └── AlreadyServing
@@ -27,6 +30,10 @@ class SettingsError(InputError):
 
 class RegistryError(TunegateError):
     """The registry cannot be read or written."""
+
+
+class RegistryUnreachable(RegistryError):
+    """The registry is busy or does not answer now: the same again may work later."""
 
 
 class UnknownRelease(InputError):
@@ -71,6 +78,10 @@ class ClusterError(TunegateError):
 
 class StoreError(TunegateError):
     """Where models are kept cannot be reached, or does not hold the one that is wanted."""
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer now: the same again may work later."""
 
 
 class RunUnderWay(TransitionRefused):

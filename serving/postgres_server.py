@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.errors import RegistryError, SettingsError
+from serving.errors import RegistryError, RegistryUnreachable, SettingsError
 
 try:
     import psycopg
@@ -60,7 +60,8 @@ class PostgresServer:
         message = " ".join(str(getattr(error, "orig", None) or error).split())
         for mark, what, do in _FAULTS:
             if mark in message.lower():
-                return RegistryError(f"the registry {self.name} {what} ({message})", why=_WHY, do=do)
+                kind = RegistryUnreachable if mark in _MAY_PASS else RegistryError
+                return kind(f"the registry {self.name} {what} ({message})", why=_WHY, do=do)
         return RegistryError(f"the registry {self.name} cannot be used: {message}", why=_WHY)
 
 
@@ -122,6 +123,7 @@ def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
+_MAY_PASS = ("lock timeout", "connection")
 _FAULTS = (
     ("lock timeout", f"is locked by another writer for more than {_PATIENCE_S} s", "find it in pg_stat_activity, then try again"),
     ("append-only", "keeps its history", "add a new transition instead of changing an old one"),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from serving.errors import RegistryError
+from serving.errors import RegistryError, RegistryUnreachable
 
 _BUSY_MS = 5_000
 _WHY = "without it nothing can be promoted, approved or started"
@@ -53,7 +53,8 @@ class SqliteFile:
         message = str(getattr(error, "orig", None) or error)
         for mark, what, do in _FAULTS:
             if mark in message.lower():
-                return RegistryError(f"the registry {self.path} {what} ({message})", why=_WHY, do=do)
+                kind = RegistryUnreachable if mark == _BUSY else RegistryError
+                return kind(f"the registry {self.path} {what} ({message})", why=_WHY, do=do)
         return RegistryError(f"the registry {self.path} cannot be used: {message}", why=_WHY)
 
     def identity(self) -> tuple[int, int] | None:
@@ -115,8 +116,9 @@ class SqliteWatch:
         self._connection, self._identity, self._seen = connection, identity, None
 
 
+_BUSY = "locked"
 _FAULTS = (
-    ("locked", f"is locked by another process for more than {_BUSY_MS // 1000} s", "find that process (fuser shows it), then try again"),
+    (_BUSY, f"is locked by another process for more than {_BUSY_MS // 1000} s", "find that process (fuser shows it), then try again"),
     ("malformed", "is torn", "put back a copy; `sqlite3 registry.db .recover` may save the rest"),
     ("not a database", "is not an SQLite file", "put back a copy, or set TUNEGATE_REGISTRY_URL to another file"),
     ("disk is full", "cannot grow: the disk is full", "free some space, then try again"),

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 
 from training.atomic import new_folder, require_space
 from training.config import EMBEDDED_PREFIX, ModelSection
-from training.errors import ModelError, RecordError
+from training.errors import HubUnreachable, ModelError, RecordError, TunegateError
 from training.practice.completion import TEMPLATE_FILE, write_completion_template
 from training.progress import Progress, Report
 from training.records import RECORD_NAME, BaseModelRecord, FileDigest, digest_files, verify_files
@@ -158,11 +158,19 @@ def _download(section: ModelSection, folder: Path, report: Report) -> BaseModelR
     except RepositoryNotFoundError as error:
         raise ModelError(f"there is no hub model {section.base}", do="check the spelling; a gated model needs HF_TOKEN") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
+        raise kind_of_hub_error(error)(
             f"hub model {section.base} could not be downloaded: {error}",
             do="check the network and HF_TOKEN; or copy the model to a folder and name that",
         ) from error
     return record
+
+
+def kind_of_hub_error(error: Exception) -> type[TunegateError]:
+    """A hub that is down or busy, and a network that is, may be back in a minute; a model that is gated or gone is not."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return HubUnreachable if status == 429 or status >= 500 else ModelError
+    return HubUnreachable if isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError)) else ModelError
 
 
 def _patterns(section: ModelSection) -> list[str]:

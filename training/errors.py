@@ -5,6 +5,8 @@
     │   ├── DataError         a data file or a row
     │   └── ModelError        a base model, tokenizer or adapter that cannot be used
     ├── TrainingError         a run that started and must not go on (loss is NaN, disk is full)   exit 1
+    ├── HubUnreachable        where models are downloaded from does not answer; it may in a minute  exit 1
+    ├── DiskError             a disk that is full, read-only, or somebody else's                  exit 1
     ├── MergeError            an adapter that cannot be folded into these weights                 exit 1
     └── RecordError           a record or artefact on disk is torn, altered or of another version exit 1
         └── SignatureError    a model's signature is missing, another key's, or not that of its files
@@ -49,6 +51,14 @@ class DataError(InputError):
 
 class ModelError(InputError):
     """A base model, tokenizer or adapter cannot be used."""
+
+
+class HubUnreachable(TunegateError):
+    """The hub does not answer now: the same again may work later."""
+
+
+class DiskError(TunegateError):
+    """Something could not be written: no room, no right, or no disk that takes it."""
 
 
 class TrainingError(TunegateError):

@@ -13,6 +13,7 @@ from transformers import TrainerState
 
 from training.adapters import trainable_parameters
 from training.checkpoints import CheckpointFolder
+from training.disk import disk_error
 from training.errors import TrainingError
 from training.ranks import agreed, first_alone
 from training.records import CHECKPOINTS, AdapterArtifact, RewardArtifact, digest_files, digest_of
@@ -43,7 +44,7 @@ def run(trainer: Any, checkpoints: CheckpointFolder) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     except OSError as error:
-        raise TrainingError(
+        raise disk_error(error, checkpoints.root) or TrainingError(
             f"a checkpoint could not be written: {error}", do="free some space; the next run goes on from the last one"
         ) from error
 

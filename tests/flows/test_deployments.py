@@ -37,6 +37,7 @@ def test_the_shipped_file_runs_each_flow_and_trains_weekly() -> None:
     read = read_deployments(ROOT / "deploy" / "prefect.yaml")
     assert {deployment.flow.name for deployment in read.deployments} == {
         "retrain", "look-for-data", "collect", "promote", "watch", "evaluate", "rollback", "make-room",
+        "take-up",
     }  # fmt: skip
     (weekly,) = read.deployments[0].schedules
     assert (weekly.cron, weekly.timezone) == ("0 3 * * 1", "UTC")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ def test_a_promote_gives_an_approved_release_the_traffic(home: Site, tmp_path: P
     champion = home.registry.champion("promoted")
     assert champion is not None
     assert champion.id == release.id
+
+
+def test_an_approval_whose_event_was_lost_is_told_again_unless_a_promotion_waits(
+    home: Site, prefect: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows import unfinished
+    from flows.operations import take_up
+    from flows.pipeline import promote, retrain
+
+    release = retrain(trained(home, tmp_path, "lost", SAFE), "ann").release
+    approve_release(home.registry, release.id, "bob", "", None)
+    monkeypatch.setattr(unfinished, "GRACE", timedelta(0))
+    assert take_up() == [release.id]
+    until(lambda: prefect.events("tunegate.release.approved").count(release.id) == 1)
+    with get_client(sync_client=True) as client:
+        client.create_flow_run(promote, parameters={"release_id": release.id, "actor": "bob"})
+    assert take_up() == []
 
 
 def test_a_collection_proposes_and_shows_numbers_and_nobodys_words(home: Site, tmp_path: Path) -> None:

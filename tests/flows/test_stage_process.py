@@ -63,14 +63,14 @@ def test_the_child_finds_the_whole_request_in_a_file(tmp_path: Path) -> None:
 
 def test_an_input_error_arrives_with_its_three_parts(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        run_stage(request(tmp_path), silent, child(say(error=DECLARED | {"input": True}) + "sys.exit(1)"))
+        run_stage(request(tmp_path), silent, child(say(error=DECLARED | {"kind": "input"}) + "sys.exit(1)"))
     assert (caught.value.what, caught.value.why, caught.value.do) == tuple(DECLARED.values())
     assert caught.value.exit_code == InputError.exit_code
 
 
 def test_another_declared_error_is_a_failed_stage_with_its_three_parts(tmp_path: Path) -> None:
     with pytest.raises(StageFailed) as caught:
-        run_stage(request(tmp_path), silent, child(say(error=DECLARED | {"input": False}) + "sys.exit(1)"))
+        run_stage(request(tmp_path), silent, child(say(error=DECLARED | {"kind": "stage"}) + "sys.exit(1)"))
     assert (caught.value.what, caught.value.why, caught.value.do) == tuple(DECLARED.values())
     assert caught.value.exit_code == FAILED
 

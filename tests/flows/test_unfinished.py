@@ -1,0 +1,97 @@
+"""Which approved releases are told of again: those that nobody promotes, though nobody has decided so."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flows.unfinished import GRACE, left_behind
+from serving.approval_terms import ApprovalTerms, Signer
+from serving.approvals import Asked
+from serving.registry import Registry
+from serving.run_leases import promotion_of, this_process
+from tests.fakes_serving import EVIDENCE, STEPS, Clock, canary, candidate, champion, url_in
+from training.errors import TunegateError
+
+RELEASE = "clinic-2"
+GONE = replace(this_process(), pid=2**22 + 1)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, clock: Clock) -> Iterator[Registry]:
+    with Registry(url_in(tmp_path), now=clock) as made:
+        yield made
+
+
+def is_approved(registry: Registry) -> None:
+    champion(registry)
+    release = candidate(registry, digest="b" * 64, rollout=STEPS)
+    asked = Asked(ApprovalTerms(promote_within_h=24))
+    registry.submit(release.id, EVIDENCE, None, "ann", asked)
+    registry.approvals.sign(release.id, EVIDENCE, Signer("bob"))
+
+
+def ends(registry: Registry, error: BaseException) -> None:
+    """Its promotion has begun, and has ended so."""
+    is_approved(registry)
+    with suppress(BaseException), registry.runs.held(promotion_of(RELEASE), "ann"):
+        raise error
+
+
+def dies(registry: Registry) -> None:
+    is_approved(registry)
+    registry.runs.begin(promotion_of(RELEASE), "ann", GONE)
+
+
+def dies_twice(registry: Registry) -> None:
+    dies(registry)
+    registry.runs.begin(promotion_of(RELEASE), "ann", GONE)
+
+
+def goes_on(registry: Registry) -> None:
+    is_approved(registry)
+    registry.runs.begin(promotion_of(RELEASE), "ann")
+
+
+def is_withdrawn_after_its_process_died(registry: Registry) -> None:
+    rollout = canary(registry)
+    registry.runs.begin(promotion_of(RELEASE), "ann", GONE)
+    registry.rollouts.withdraw(rollout, "controller", "INCONCLUSIVE", "too little data")
+
+
+def is_live(registry: Registry) -> None:
+    is_approved(registry)
+    registry.promote(RELEASE, EVIDENCE, "ann")
+
+
+@pytest.mark.parametrize(
+    ("happened", "after", "is_left"),
+    [
+        (is_approved, GRACE / 2, False),
+        (is_approved, GRACE, True),
+        (is_approved, timedelta(hours=23), True),
+        (is_approved, timedelta(hours=25), False),  # the approval holds no more
+        (dies, GRACE, True),
+        (dies_twice, GRACE, True),
+        (goes_on, GRACE, False),
+        (lambda registry: ends(registry, TunegateError("no")), GRACE, False),
+        (lambda registry: ends(registry, KeyboardInterrupt()), GRACE, False),
+        (is_withdrawn_after_its_process_died, GRACE, False),
+        (is_live, GRACE, False),
+    ],
+    ids=["new", "lost", "later", "expired", "died", "died-twice", "goes-on", "failed", "stopped", "withdrawn", "live"],
+)
+def test_what_is_promoted_without_a_person(
+    registry: Registry, clock: Clock, happened: Callable[[Registry], None], after: timedelta, is_left: bool
+) -> None:
+    happened(registry)
+    clock.forward(after.total_seconds())
+    assert [release.id for release in left_behind(registry, registry.now())] == [RELEASE] * is_left

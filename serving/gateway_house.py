@@ -61,6 +61,8 @@ class OwnHouse:
         metrics.line.retrain_within(settings.retrain_days)
         if settings.capture_ratio:
             self.keeper.start()
+        else:
+            self.keeper.start_if_any()
 
     def page(self, path: str, show: Callable[[bytes], None]) -> None:
         """See `House`."""

@@ -27,6 +27,7 @@ _MOST_WAITING = 512
 _MOST_KNOWN = 100_000
 _SEGMENT_BYTES = 4 << 20
 _SEGMENT_S = 3600.0
+_PRUNE_S = 600.0
 _CLOSE_S = 10.0
 
 Kind = Literal["answer", "shadow", "feedback"]
@@ -45,10 +46,11 @@ class Kept:
 
 
 class Keeper:
-    """Writes records below `folder`; the oldest go when there is too much, or when they are too old."""
+    """Writes records below `folder`; the oldest go when there is too much, or when they are too old, also while nothing new is kept."""
 
     def __init__(self, folder: Path, *, max_bytes: int, max_age_s: float) -> None:
         self._folder, self._max_bytes, self._max_age_s = folder, max_bytes, max_age_s
+        self._segment_s, self._prune_s = min(_SEGMENT_S, max_age_s / 4), min(_PRUNE_S, max_age_s / 4)
         self._queue: queue.Queue[Kept | None] = queue.Queue(_MOST_WAITING)
         self._known: OrderedDict[str, str] = OrderedDict()
         self._segment: Path | None = None
@@ -61,6 +63,11 @@ class Keeper:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
             self._thread.start()
+
+    def start_if_any(self) -> None:
+        """Begin where something was kept before: it grows too old whether or not anything is added."""
+        if self._folder.is_dir():
+            self.start()
 
     def offer(self, record: Kept) -> None:
         """Keep a record, if there is room for it now."""
@@ -109,8 +116,15 @@ class Keeper:
     def _run(self) -> None:
         masker = Masker(PrivacySection())
         self._try(self._open)
-        while (record := self._queue.get()) is not None:
-            self._try(partial(self._write, masked_line(masker, record)))
+        pruned_s = time.monotonic()
+        while True:
+            with suppress(queue.Empty):
+                if (record := self._queue.get(timeout=self._prune_s)) is None:
+                    return
+                self._try(partial(self._write, masked_line(masker, record)))
+            if time.monotonic() - pruned_s >= self._prune_s:
+                self._try(self._prune)
+                pruned_s = time.monotonic()
 
     def _try(self, step: Callable[[], None]) -> None:
         try:
@@ -132,7 +146,7 @@ class Keeper:
 
     def _is_full(self, segment: Path) -> bool:
         age_s = time.time() - int(segment.stem) / 1e9
-        return not segment.exists() or segment.stat().st_size > min(_SEGMENT_BYTES, self._max_bytes // 4) or age_s > _SEGMENT_S
+        return not segment.exists() or segment.stat().st_size > min(_SEGMENT_BYTES, self._max_bytes // 4) or age_s > self._segment_s
 
     def _segments(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("*.jsonl") if path.stem.isdigit())
@@ -145,7 +159,7 @@ class Keeper:
         for path in segments:
             if path.stat().st_mtime < oldest_s or size > self._max_bytes * 3 // 4:
                 size -= path.stat().st_size
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def masked_line(masker: Masker, record: Kept) -> bytes:

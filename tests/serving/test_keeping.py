@@ -52,6 +52,28 @@ async def test_nothing_is_kept_unless_asked_for(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_what_was_kept_goes_when_it_is_too_old_although_nothing_is_kept_any_more(tmp_path: Path) -> None:
+    """The folder's only segment is 31 days old; one of yesterday stays."""
+    (tmp_path / "kept").mkdir()
+    for days in (31, 1):
+        written_s = time.time() - days * 86_400
+        segment = tmp_path / "kept" / f"{int(written_s * 1e9):020d}.jsonl"
+        segment.write_text('{"kind": "answer", "request_id": "r", "key_id": "k"}\n', encoding="utf-8")
+        os.utime(segment, (written_s, written_s))
+    async with one_slot(home=tmp_path, capture_ratio=0.0, capture_days=30.0):
+        assert await becomes(lambda: list((tmp_path / "kept").iterdir()) == [segment], within_s=10)
+
+
+async def test_an_answer_that_grows_too_old_while_nobody_asks_is_deleted_in_time(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "kept", max_bytes=1 << 20, max_age_s=1.0)
+    keeper.offer(Kept("answer", "r", "k", {"answer": "hello"}))
+    assert len(await kept(tmp_path / "kept", 1)) == 1
+    assert await becomes(lambda: list((tmp_path / "kept").iterdir()) == [], within_s=10)
+    keeper.offer(Kept("answer", "r2", "k", {"answer": "again"}))
+    assert [line["request_id"] for line in await kept(tmp_path / "kept", 1)] == ["r2"]
+    keeper.close()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_kept_answer_has_its_prompt_and_release_and_no_personal_data(tmp_path: Path, stream: bool) -> None:
     async with one_slot(home=tmp_path, capture_ratio=1.0) as (stack, _):

@@ -98,6 +98,8 @@ class ModelRequest:
     @property
     def tokens_at_most(self) -> int:
         """About how many tokens the request may take, prompt included: four bytes are about one token."""
+        if "input" in self.fields:  # vectors are no tokens
+            return self.prompt_bytes // 4
         asked = self.fields.get("max_completion_tokens", self.fields.get("max_tokens", _UNSAID_TOKENS))
         return int(self.prompt_bytes // 4 + asked * self.fields.get("n", 1))
 

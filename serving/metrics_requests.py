@@ -18,7 +18,7 @@ UpstreamErrorKind = Literal["connect", "reset_before_first_byte", "reset_mid_str
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 ROUTES: tuple[Route, ...] = get_args(Route)
-INFERENCE_ROUTES: tuple[Route, ...] = ("chat_completions", "completions")
+INFERENCE_ROUTES: tuple[Route, ...] = ("chat_completions", "completions", "embeddings")
 UPSTREAM_ERROR_KINDS: tuple[UpstreamErrorKind, ...] = get_args(UpstreamErrorKind)
 NO_RELEASE = "none"
 """The release label of a request that was never routed: bad key, limits, unknown route or model, no champion."""

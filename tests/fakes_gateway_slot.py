@@ -94,8 +94,9 @@ class FakeSlot:
         message = does.message or {"role": "assistant", "content": f"I am {self.release_id}"}
         answer = {"id": "x", "model": body["model"], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
         if request.path == "/v1/embeddings":
+            count = 7 + does.chunks
             vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}
-            answer = {"object": "list", "data": [vector], "model": body["model"], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+            answer = {"object": "list", "data": [vector], "model": body["model"], "usage": {"prompt_tokens": count, "total_tokens": count}}
         elif does.usage:
             answer["usage"] = {"prompt_tokens": 7, "total_tokens": 7 + does.chunks, "completion_tokens": does.chunks}
         if does.die_after_chunks is not None:

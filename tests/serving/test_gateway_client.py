@@ -155,6 +155,16 @@ async def test_embeddings_are_404_where_the_engine_has_none() -> None:
             await client.embeddings.create(model=PUBLIC_NAME, input="hello")
 
 
+async def test_embeddings_pass_through_where_the_engine_has_them_and_are_counted() -> None:
+    async with one_slot(Behaviour(chunks=4)) as (stack, slot), client_of(stack) as client:
+        answer = await client.embeddings.create(model=PUBLIC_NAME, input=["hello", "there"])
+        assert answer.data[0].embedding == [0.25, -0.5]
+        assert (slot.seen[0].path, slot.seen[0].body["input"]) == ("/v1/embeddings", ["hello", "there"])
+        assert stack.outcomes("clinic-1", "embeddings") == {"ok": 1}
+        assert stack.value("tunegate_tokens_total", release="clinic-1", direction="prompt") == 11
+        assert stack.value("tunegate_request_duration_seconds_count", release="clinic-1", route="embeddings") == 1
+
+
 async def test_responses_are_404_by_name() -> None:
     async with one_slot() as (stack, slot), client_of(stack) as client:
         with pytest.raises(openai.NotFoundError, match="/v1/responses"):

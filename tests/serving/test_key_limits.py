@@ -8,9 +8,10 @@ import pytest
 from serving.errors import UnknownKey
 from serving.key_limits import KeyLimiter
 from serving.keys import KeyInfo, KeyRing, KeyTerms, Scope, hash_secret
+from serving.limits import EMBEDDING_FIELDS, Caps, read_request
 from serving.openai_errors import ApiError
 from serving.registry import Registry
-from tests.fakes_gateway import CHAT, KEY, key_info, one_slot
+from tests.fakes_gateway import CHAT, KEY, PUBLIC_NAME, key_info, one_slot
 from tests.fakes_gateway_slot import Behaviour
 from tests.fakes_serving import Clock, url_in
 
@@ -128,6 +129,23 @@ async def test_an_answers_own_tokens_are_charged(stream: bool) -> None:
                 await response.read()
                 statuses.append(response.status)
         assert statuses == [200, 200, 429]
+
+
+@pytest.mark.anyio
+async def test_the_tokens_of_embeddings_are_charged_and_no_answer_is_reserved_for_them() -> None:
+    """Each is 60 tokens; a text like this reserves 12. An answer's usual 256 would be more than the key has in a minute."""
+    async with one_slot(Behaviour(chunks=53)) as (stack, _):
+        stack.keys.replace({hash_secret(KEY): key_info("k", Scope.INFER, tokens_per_minute=120)})
+        statuses = []
+        for _ in range(3):
+            async with stack.post({"model": PUBLIC_NAME, "input": "hello, who is there?"}, "/v1/embeddings") as response:
+                statuses.append(response.status)
+        assert statuses == [200, 200, 429]
+
+
+def test_nothing_is_reserved_for_the_answer_to_embeddings() -> None:
+    body = b'{"model": "m", "input": "hello"}'
+    assert read_request(body, EMBEDDING_FIELDS, Caps(8, 4, 100)).tokens_at_most == len(body) // 4
 
 
 @pytest.mark.anyio

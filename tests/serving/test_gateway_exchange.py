@@ -337,20 +337,6 @@ async def test_an_aborted_request_leaves_the_latency_alone() -> None:
         assert stack.value("tunegate_request_duration_seconds_count", release="clinic-1", route="chat_completions") == 0
 
 
-async def test_five_hundred_hang_ups_leave_no_task_and_no_connection_behind() -> None:
-    async with one_slot(Behaviour(think_s=30)) as (stack, slot):
-
-        async def hang_up() -> None:
-            asking = asyncio.create_task(stack.ask())
-            await asyncio.sleep(0.02)
-            asking.cancel()
-
-        tasks_before = len(asyncio.all_tasks())
-        for _ in range(10):
-            await asyncio.gather(*(hang_up() for _ in range(50)))
-        assert await becomes(lambda: slot.live == 0 and len(asyncio.all_tasks()) <= tasks_before + 2, within_s=3.0)
-
-
 class Stumbling:
     """Wants every answer, and cannot take any."""
 

@@ -71,6 +71,14 @@ class House:
         key = (secret or self.site.secret).get_secret_value()
         line.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
 
+    def routing_of(self, line: HTTPConnection) -> tuple[list[str], dict[str, bool], str | None]:
+        """What the worker at the other end knows: the names, which of them are ready, and who answers."""
+        line.request("GET", "/v1/models", headers={"Authorization": f"Bearer {self.site.secret.get_secret_value()}"})
+        names = [model["id"] for model in json.loads(line.getresponse().read())["data"]]
+        line.request("GET", "/health")
+        ready = json.loads(line.getresponse().read())["ready"]
+        return names, ready, self.ask(line).headers["x-tunegate-release"]
+
     def ask(self, line: HTTPConnection, secret: SecretStr | None = None, **more: str) -> HTTPResponse:
         """Ask, and read the whole answer."""
         self.send(line, secret, **more)
@@ -322,7 +330,7 @@ def test_workers_are_exchanged_one_by_one_under_load_without_a_loss_and_the_coun
 
 
 def test_a_killed_worker_takes_its_own_streams_along_and_nobody_elses_and_is_replaced(house: House) -> None:
-    """Its places and its keys' requests are free again, and what it had counted is still counted."""
+    """Its places and its keys' requests are free again, what it had counted is still counted, and who follows knows who answers."""
     secret = key_for(house, KeyTerms(max_concurrent=2))
     victim, survivor = house.workers
     one, other = house.line_to(victim), house.line_to(survivor)
@@ -340,6 +348,8 @@ def test_a_killed_worker_takes_its_own_streams_along_and_nobody_elses_and_is_rep
     until(lambda: len(house.workers) == 2 and victim not in house.workers, 120)
     until(lambda: house.answered(house.fresh()) >= counted + 8, 5)
     assert 'tunegate_requests_in_flight{release="clinic-1"} 0.0' in house.page(house.fresh())
+    (successor,) = set(house.workers) - {survivor}
+    assert house.routing_of(house.line_to(successor)) == house.routing_of(other) == (["clinic"], {"clinic": True}, "clinic-1")
 
 
 def test_a_signal_has_every_worker_finish_its_streams(house: House) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from serving.records import Release
 from training.errors import RecordError
+from training.inert import pickles, strayed_shards
 from training.records import RECORD_NAME, BaseModelRecord, FileDigest, MergedModel, verify_files
 from training.signing import verify_signature
 
@@ -17,10 +18,12 @@ Fingerprint = frozenset[tuple[str, int, int]]
 def verify_artefact(release: Release, public_key: Path | None = None) -> tuple[FileDigest, ...]:
     """Hash every file of the release's model again and compare with its record, and the record with the release; returns the hashes.
 
-    With a public key, its owner must have signed them too.
+    With a public key, its owner must have signed them too. Nor is a folder served that would run code when loaded, or have files read
+    outside it, though its record says that it was judged so. Python files that a recipe let a base model bring stay where they are: no
+    engine is ever told to trust them.
 
     Raises:
-        RecordError: a file or the record is missing, extra, altered, or belongs to another model; or the signature does not hold.
+        RecordError: a file or the record is missing, extra, altered, or is of another model; its signature does not hold; or the above.
     """
     folder = release.model_dir
     record = read_model(folder)
@@ -33,6 +36,12 @@ def verify_artefact(release: Release, public_key: Path | None = None) -> tuple[F
     verify_files(folder, record.files)
     if public_key is not None:
         verify_signature(folder, public_key)
+    if faults := pickles(folder) + strayed_shards(folder):
+        raise RecordError(
+            f"{folder} is not served: " + "; ".join(faults),
+            why="weights are loaded from safetensors in this folder only; a pickle runs code when it is read",
+            do="find out who put them there before the record was written; run the recipe again",
+        )
     return record.files
 
 

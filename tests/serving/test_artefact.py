@@ -13,7 +13,7 @@ from training.records import MergeCertificate, MergedModel, MergeMeasurement, di
 
 
 def merged_model(folder: Path) -> str:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "model.safetensors").write_text("merged")
     figures = MergeMeasurement(variant="bf16_base", kl_nats=0.1, flip_rate=0.0, perplexity=2.0, rule_passes=1, rule_prompts=1)
     record = MergedModel(
@@ -66,6 +66,28 @@ def test_an_artefact_that_was_tampered_with_is_refused(tmp_path: Path, make: Cal
         sabotage(tmp_path / "m")
         with pytest.raises(RecordError, match=message):
             verify_artefact(release)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "fault"),
+    [
+        ("pytorch_model.bin", b"cos\nsystem\n(S'touch canary'\ntR.", "is a pickle"),
+        ("optimizer.PT", b"", "is a pickle"),
+        ("extra.pkl", b"", "is a pickle"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "../../other/model.safetensors"}}', "which is not in the folder"),
+    ],
+)
+def test_what_would_run_code_or_read_elsewhere_is_not_served_though_it_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: bytes, fault: str
+) -> None:
+    """Planted before the record was written, so that every hash holds."""
+    monkeypatch.chdir(tmp_path)
+    planted = tmp_path / "m" / name
+    planted.parent.mkdir()
+    planted.write_bytes(body)
+    with Registry(url_in(tmp_path)) as registry, pytest.raises(RecordError, match=rf"is not served: .*{fault}"):
+        verify_artefact(candidate(registry, digest=merged_model(tmp_path / "m"), folder=tmp_path / "m"))
+    assert not (tmp_path / "canary").exists()
 
 
 def test_a_true_artefact_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -62,13 +63,65 @@ def test_a_pickle_is_refused_even_beside_safetensors(folder: Path, tmp_path: Pat
         fetch_base(ModelSection(base=str(folder)), tmp_path / "home", silent)
 
 
-def test_a_model_with_its_own_code_needs_the_recipes_word(folder: Path, tmp_path: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling.Own"}}))
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json"])
+def test_a_model_with_its_own_code_needs_the_recipes_word(folder: Path, tmp_path: Path, name: str) -> None:
+    add_to(folder / name, {"auto_map": {"AutoModel": "modeling.Own"}})
 
-    with pytest.raises(ModelError, match="trust_remote_code"):
+    with pytest.raises(ModelError, match=rf"{name} has an `auto_map`.*trust_remote_code"):
         fetch_base(ModelSection(base=str(folder)), tmp_path / "home", silent)
     fetch_base(ModelSection(base=str(folder), trust_remote_code=True), tmp_path / "home", silent)
+
+
+def add_to(path: Path, more: dict[str, object]) -> None:
+    had = json.loads(path.read_text()) if path.exists() else {}
+    path.unlink(missing_ok=True)
+    path.write_text(json.dumps({**had, **more}))
+
+
+@pytest.mark.parametrize(
+    ("index", "fault"),
+    [
+        ({"weight_map": {"a": "../other/model.safetensors"}}, "which is not in the folder"),
+        ({"weight_map": {"a": "/etc/model.safetensors"}}, "which is not in the folder"),
+        ({"weight_map": {"a": "model.bin"}}, "which is no safetensors file"),
+        ({"weight_map": {"a": "model-2.safetensors"}}, "which is missing"),
+        ({"weight_map": {"a": 1}}, "is no index of weights"),
+        ([], "is no index of weights"),
+    ],
+)
+def test_an_index_that_leads_out_of_the_folder_or_nowhere_is_refused(folder: Path, tmp_path: Path, index: object, fault: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(ModelError, match=rf"model\.safetensors\.index\.json .*{fault}"):
+        fetch_base(ModelSection(base=str(folder)), tmp_path / "home", silent)
+
+
+def test_nothing_that_was_planted_in_a_model_is_run_when_it_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Both payloads would write the canary, as reading each of them shows first."""
+    canary = tmp_path / "canary"
+    payload = pickle.dumps(Planted(canary))
+    code = f"import pathlib; pathlib.Path({str(canary)!r}).touch()\n"
+    for run in (lambda: pickle.loads(payload), lambda: exec(code)):  # this is what must not happen below
+        run()
+        assert canary.exists()
+        canary.unlink()
+    (folder / "pytorch_model.bin").write_bytes(payload)
+    (folder / "tokenization_own.py").write_text(code)
+    add_to(folder / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}})
+
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pickle.*tokenizer_config\.json has an `auto_map`"):
+        fetch_base(ModelSection(base=str(folder)), tmp_path / "home", silent)
+    assert not canary.exists()
+
+
+class Planted:
+    """Touches a file when it is read."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.canary,)
 
 
 def test_all_that_a_folder_lacks_is_named_at_once(tmp_path: Path) -> None:

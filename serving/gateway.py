@@ -199,12 +199,14 @@ class Gateway:
         asks_for.check(route)
         grant = self._limiter.admit(call.key, request.tokens_at_most if call.key.tokens_per_minute else 0)
         exchange = Exchange(self._ports, model_route, request, call, asks_for, _Settle(self._admission, grant))
-        self._look_on(exchange, route, model_route, call, request)
+        self._look_on(exchange, route, model_route, call, request, asks_for)
         self._admission.enter(exchange, call, asks_for, lambda error: self._turn_away(call, grant, error))
 
-    def _look_on(self, exchange: Exchange, route: Route, model_route: ModelRoute, call: Call, request: ModelRequest) -> None:
+    def _look_on(
+        self, exchange: Exchange, route: Route, model_route: ModelRoute, call: Call, request: ModelRequest, asks_for: Order
+    ) -> None:
         """Keep this answer, and ask the shadow the same, where that is wanted. An answer that is compared is kept as well."""
-        takers: list[Keeps] = [self._house.sample] if not model_route.optional and self._house.sample.wants() else []
+        takers: list[Keeps] = [self._house.sample] if not model_route.optional and self._house.sample.wants(asks_for.side(route)) else []
         shadowed = route.shadow is not None and self._shadows.copy(route.shadow, model_route.path, call, request)
         if shadowed or random.random() < self._settings.capture_ratio:  # noqa: S311  # a sample
             takers.append(self._house.keeper)

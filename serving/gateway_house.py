@@ -7,6 +7,7 @@ Next: `keeping.py`, `live_sample.py`, `metrics.py`, what it is made of.
 from collections.abc import Callable
 from typing import Protocol
 
+from serving.gateway_order import Side
 from serving.keeping import Keeper, Kept
 from serving.live_sample import LiveSample
 from serving.metrics import ServerMetrics
@@ -22,9 +23,9 @@ class Keeps(Protocol):
 
 
 class Samples(Keeps, Protocol):
-    """Takes answers to look at, so many a minute."""
+    """Takes answers to look at, so many a minute, canaries' first."""
 
-    def wants(self) -> bool:
+    def wants(self, side: Side) -> bool:
         """Whether it is time for another one."""
         ...
 

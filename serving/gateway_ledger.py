@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-_HEAD = struct.Struct("=dQ")
+_HEAD = struct.Struct("=ddQ")
+_TIME = struct.Struct("=d")
 _FIRST_BYTES, _NUMBER_BYTES, _COLUMNS = 8, 4, 4
 _COUNT = struct.Struct("=I")
 _TAG_BYTES = 16
@@ -110,12 +111,12 @@ class Ledger:
 
     # Times.
 
-    def is_time(self, now_s: float, every_s: float) -> bool:
-        """Whether something that is done every so often, by one of all, is due; if so, it is this one's to do."""
-        next_s, keys = _HEAD.unpack_from(self._map)
-        if now_s < next_s:
+    def is_time(self, now_s: float, every_s: float, second: bool = False) -> bool:
+        """Whether something that is done every so often, by one of all, is due; if so, this one does it. There are two such things."""
+        at = second * _TIME.size
+        if now_s < _TIME.unpack_from(self._map, at)[0]:
             return False
-        _HEAD.pack_into(self._map, 0, now_s + every_s, keys)
+        _TIME.pack_into(self._map, at, now_s + every_s)
         return True
 
     # Keys.
@@ -159,11 +160,11 @@ class Ledger:
             self._map.resize(self._keys_at + 2 * (place + 1) * self._key_bytes)
         self._map[at : at + _TAG_BYTES] = tag
         self.set_levels(place, levels)
-        _HEAD.pack_into(self._map, 0, _HEAD.unpack_from(self._map)[0], place + 1)
+        _HEAD.pack_into(self._map, 0, *_HEAD.unpack_from(self._map)[:-1], place + 1)
         return place
 
     def _known_keys(self) -> int:
-        keys = int(_HEAD.unpack_from(self._map)[1])
+        keys = int(_HEAD.unpack_from(self._map)[-1])
         if self._key_at(keys) > len(self._map):  # another one has made it larger
             self._map.resize(os.fstat(self.memory).st_size)
         return keys

@@ -5,6 +5,7 @@ Knows nothing of bodies, places or slots. Next: `routing.py`, whose `choose` dec
 
 import random
 import time
+from typing import Literal
 
 from serving.gateway_call import Call
 from serving.keys import KeyInfo, Scope
@@ -14,6 +15,9 @@ from serving.routing import Backend, Route, RoutingTable, choose
 
 PIN_HEADER, CONVERSATION_HEADER = b"x-tunegate-pin", b"x-tunegate-conversation"
 _MAX_STICKINESS_BYTES = 512
+
+Side = Literal["alone", "beside", "canary"]
+"""Whether the release that is asked is the only one of its name, the champion beside a canary, or that canary."""
 
 
 class Order:
@@ -43,6 +47,13 @@ class Order:
     def model(self) -> str:
         """The public name."""
         return self._model
+
+    def side(self, route: Route) -> Side:
+        """Who is asked first."""
+        if all(target.role == "champion" for target in route.targets):
+            return "alone"
+        canaries = [target.backend.release_id for target in route.targets if target.role == "canary"]
+        return "canary" if any(backend.release_id in canaries for backend in self()[:1]) else "beside"
 
     def check(self, route: Route) -> None:
         """A pin must name a release that is there: it is never answered by another one."""

@@ -27,9 +27,11 @@ from serving.gateway import Gateway
 from serving.gateway_commons import together
 from serving.gateway_door import Door
 from serving.gateway_ledger import Ledger
+from serving.gateway_order import Side
 from serving.gateway_talk import MOST_LINE_BYTES, Answer, Said, Terms
 from serving.keeping import Kept
 from serving.keys import KeyRing
+from serving.live_sample import Turns
 from serving.metrics_mapped import count_in
 from serving.metrics_requests import RequestMetrics
 from serving.records import Snapshot
@@ -108,15 +110,17 @@ class _Sampled(_Handed):
 
     def __init__(self, line: HouseLine, per_minute: float, ledger: Ledger) -> None:
         super().__init__(line, "sample")
-        self._per_minute, self._ledger, self._look_s = per_minute, ledger, 0.0
+        self._turns, self._ledger, self._look_s = Turns(per_minute, self._is_time), ledger, [0.0, 0.0]
 
-    def wants(self) -> bool:
-        now_s = monotonic()
-        if not self._per_minute or now_s < self._look_s:
+    def wants(self, side: Side) -> bool:
+        return self._turns.due(side, monotonic())
+
+    def _is_time(self, now_s: float, every_s: float, of_canaries: bool) -> bool:
+        if now_s < self._look_s[of_canaries]:
             return False
-        self._look_s = now_s + min(60 / self._per_minute, _LOOK_AGAIN_S)
+        self._look_s[of_canaries] = now_s + min(every_s, _LOOK_AGAIN_S)
         with self._ledger:
-            return self._ledger.is_time(now_s, 60 / self._per_minute)
+            return self._ledger.is_time(now_s, every_s, of_canaries)
 
 
 class Worker:

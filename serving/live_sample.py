@@ -1,6 +1,7 @@
 """Takes a bounded sample of live answers and has another process look at them, off the way of every caller.
 
-So many a minute, whatever the traffic; what finds no place in a short queue is counted and forgotten. Texts go down a pipe to
+So many a minute, whatever the traffic; half of them are a canary's while there is one, or its small share would show too few for anybody
+to see that it talks nonsense. What finds no place in a short queue is counted and forgotten. Texts go down a pipe to
 `live_check.py` and nowhere else, and only numbers come back. When that process dies, it is started again after a while.
 Next: `live_check.py`.
 """
@@ -17,6 +18,7 @@ from time import monotonic
 
 from pydantic import TypeAdapter
 
+from serving.gateway_order import Side
 from serving.keeping import Kept
 from serving.live_figures import Checked, NotChecked, Sample
 from serving.metrics_beside import LiveMetrics
@@ -27,7 +29,30 @@ _MOST_WAITING = 32
 _MOST_CHARACTERS = 32_768
 _MOST_LINE_BYTES = 1 << 20
 _RESTART_S = 30.0
+# So long after the last request for a name with a canary, half of the sample is still kept for canaries.
+_CANARY_STAYS_S = 60.0
 _FINDING: TypeAdapter[Checked | NotChecked] = TypeAdapter(Checked | NotChecked)
+
+
+class Turns:
+    """When the next answer is to be looked at.
+
+    Args:
+        per_minute: most of them in a minute; 0: none.
+        is_time: now, seconds between two, whether it is about canaries -> whether one is due; if so, it is taken.
+    """
+
+    def __init__(self, per_minute: float, is_time: Callable[[float, float, bool], bool]) -> None:
+        self._per_minute, self._is_time, self._canary_until_s = per_minute, is_time, 0.0
+
+    def due(self, side: Side, now_s: float) -> bool:
+        """Whether this answer is; then the next one is later."""
+        if not self._per_minute:
+            return False
+        if side != "alone":
+            self._canary_until_s = now_s + _CANARY_STAYS_S
+        halves = 2 if now_s < self._canary_until_s else 1
+        return self._is_time(now_s, halves * 60 / self._per_minute, side == "canary")
 
 
 class LiveSample:
@@ -39,16 +64,18 @@ class LiveSample:
     """
 
     def __init__(self, folder: Path, metrics: LiveMetrics, *, per_minute: float, clock: Callable[[], float] = monotonic) -> None:
-        self._folder, self._metrics, self._per_minute, self._clock = folder, metrics, per_minute, clock
-        self._next_s = 0.0
+        self._folder, self._metrics, self._clock = folder, metrics, clock
+        self._next_s, self._turns = [0.0, 0.0], Turns(per_minute, self._is_time)
         self._waiting: asyncio.Queue[Sample] = asyncio.Queue(_MOST_WAITING)
 
-    def wants(self) -> bool:
+    def wants(self, side: Side) -> bool:
         """Whether it is time for another one."""
-        now = self._clock()
-        if not self._per_minute or now < self._next_s:
+        return self._turns.due(side, self._clock())
+
+    def _is_time(self, now_s: float, every_s: float, of_canaries: bool) -> bool:
+        if now_s < self._next_s[of_canaries]:
             return False
-        self._next_s = now + 60 / self._per_minute
+        self._next_s[of_canaries] = now_s + every_s
         return True
 
     def offer(self, record: Kept) -> None:

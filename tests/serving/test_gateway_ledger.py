@@ -131,12 +131,16 @@ def test_connections_are_those_of_all_workers_together(shop: Shop) -> None:
     assert [crowds[2].admits(0), crowds[1].admits(1)] == [True, False]
 
 
-def test_what_is_done_every_so_often_is_done_by_one_of_all(shop: Shop) -> None:
+@pytest.mark.parametrize("second", [False, True])
+def test_what_is_done_every_so_often_is_done_by_one_of_all(shop: Shop, second: bool) -> None:
+    with shop.ledgers[0]:
+        assert shop.ledgers[0].is_time(99.9, 10.0, not second)  # the other such thing, which is nothing to this one
+
     def due(at_s: float) -> list[bool]:
         found = []
         for ledger in shop.ledgers:
             with ledger:
-                found.append(ledger.is_time(at_s, 2.0))
+                found.append(ledger.is_time(at_s, 2.0, second))
         return found
 
     assert [due(at_s) for at_s in (100.0, 101.9, 102.0)] == [[True, False, False], [False] * 3, [True, False, False]]

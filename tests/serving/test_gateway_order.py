@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from serving.gateway_order import Side
 from serving.gateway_retries import RetryBudget
 from serving.routing import Backend, Route, Target, choose
 from tests.fakes_gateway import CHAT, KEY, PUBLIC_NAME, TESTER_KEY, Stack, backend_of, becomes, gateway_over
@@ -207,3 +208,25 @@ async def test_who_waits_too_long_for_a_place_gets_429_and_who_hangs_up_leaves_t
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
         assert (await first).status == 200
         assert len(slot.seen) == 1
+
+
+class Sides:
+    """A sample that takes nothing, and hears whose answer it could have had."""
+
+    def __init__(self) -> None:
+        self.asked: list[Side] = []
+
+    def wants(self, side: Side) -> bool:
+        self.asked.append(side)
+        return False
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.0, "beside"), (1.0, "canary")])
+async def test_the_sample_of_live_answers_is_told_whether_a_canary_answers(share: float, side: Side) -> None:
+    async with canary_stack(share) as (stack, _, new):
+        sides = stack.house.sample = Sides()
+        await release_of(stack)
+        await release_of(stack, TESTER_KEY, headers={"x-tunegate-pin": "clinic-2"})
+        stack.switch_to(backend_of(new))
+        await release_of(stack)
+    assert sides.asked == [side, "canary", "alone"]

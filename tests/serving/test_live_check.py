@@ -10,6 +10,7 @@ import pytest
 
 from evaluation.rules import SEVERITIES as RULE_SEVERITIES
 from evaluation.suite import Suite, load_suite
+from serving.gateway_order import Side
 from serving.keeping import Kept
 from serving.lifecycle import State
 from serving.live_check import LiveCheck, run
@@ -135,9 +136,21 @@ def test_so_many_a_minute_are_sampled_and_no_more() -> None:
     wanted = []
     for second in range(60):
         now[0] = float(second)
-        wanted += [second for _ in range(100) if sampler.wants()]
+        wanted += [second for _ in range(100) if sampler.wants("alone")]
     assert wanted == list(range(0, 60, 6))
-    assert not LiveSample(Path(), GatewayMetrics().live, per_minute=0).wants()
+    assert not LiveSample(Path(), GatewayMetrics().live, per_minute=0).wants("alone")
+
+
+def test_half_of_the_sample_is_the_canarys_however_small_its_share() -> None:
+    """20 requests a second, one in 20 to the canary: 30 a minute are 15 and 15, not 28.5 and 1.5; later, all are one's."""
+    now = [0.0]
+    sampler = LiveSample(Path(), GatewayMetrics().live, per_minute=30, clock=lambda: now[0])
+    taken = {"canary": 0, "beside": 0, "alone": 0}
+    for request in range(20 * 60 * 12):
+        now[0] = request / 20
+        side: Side = "alone" if now[0] >= 600 else "canary" if request % 20 == 7 else "beside"
+        taken[side] += sampler.wants(side)
+    assert taken == {"canary": pytest.approx(150, abs=2), "beside": pytest.approx(150, abs=2), "alone": pytest.approx(45, abs=2)}
 
 
 @pytest.mark.parametrize(

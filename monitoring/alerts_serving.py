@@ -1,14 +1,11 @@
-"""Alerts about what serves: champions, engines, canaries, the gateway itself. Next: `alerting.py`, what an alert is."""
+"""Alerts about what serves: champions, engines, the gateway itself, the registry. Next: `alerting.py`, what an alert is."""
 
 from monitoring import queries, queries_engine
 from monitoring.alerting import Alert, Case
 
-CANARY_ERROR_LIMIT = 0.02
-MIN_CANARY_REQUESTS = 20
 REGISTRY_UNSEEN_S = 30
 
 _CHAMPION = 'tunegate_release_info{release="clinic-1",public_name="clinic",state="live",model_digest="d"}'
-_CANARY = 'tunegate_release_info{release="clinic-2",public_name="clinic",state="canary",model_digest="e"}'
 _UP = 'up{job="tunegate",instance="g"}'
 _LIVE = 'tunegate_release_info{state="live"}'
 _SCRAPED = 'up{job="tunegate-engine",release="clinic-1",instance="127.0.0.1:2"}'
@@ -23,11 +20,6 @@ def _slot(release: str, state: str) -> str:
 
 def _seen(part: str) -> str:
     return f'tunegate_registry_seen_timestamp_seconds{{instance="g",part="{part}"}}'
-
-
-def _asked(release: str, **a_minute: int) -> dict[str, str]:
-    labels = f'release="{release}",route="chat_completions"'
-    return {f'tunegate_requests_total{{{labels},outcome="{outcome}"}}': f"0+{count}x15" for outcome, count in a_minute.items()}
 
 
 CHAMPION_DOWN = Alert(
@@ -89,52 +81,6 @@ ENGINE_UNSEEN = Alert(
     ),
 )
 
-CANARY_FAILING = Alert(
-    name="TunegateCanaryFailing",
-    expr=(
-        f"{queries.CANARY_ERROR_RATIO.over('5m')} > {CANARY_ERROR_LIMIT:g}\n"
-        f"and on (release) {queries.REQUESTS_OF_RELEASE.over('5m')} >= {MIN_CANARY_REQUESTS}"
-    ),
-    hold="1m",
-    severity="page",
-    summary="{{ $labels.release }}, tried on a part of the traffic, fails more than 2 % of its requests",
-    runbook="a rollout takes it back by itself; if it goes on, tunegate rollback NAME; then read slots/RELEASE/vllm.log",
-    signals=(
-        queries.CANARY_ERROR_RATIO.over("5m"),
-        queries.REQUESTS_OF_RELEASE.over("5m"),
-    ),
-    cases=(
-        Case("5 % fail", {_CANARY: "1x15"} | _asked("clinic-2", ok=19, server_error=1), "10m", ({"release": "clinic-2"},)),
-        Case(
-            "the champion fails, the canary does not",
-            {_CANARY: "1x15", _CHAMPION: "1x15"} | _asked("clinic-1", ok=19, server_error=9) | _asked("clinic-2", ok=20, server_error=0),
-            "10m",
-        ),
-        Case("too few requests to judge", {_CANARY: "1x15"} | _asked("clinic-2", ok=1, server_error=1), "10m"),
-        Case("no canary", {_CHAMPION: "1x15"} | _asked("clinic-1", ok=19, server_error=9), "10m"),
-    ),
-)
-
-ROLLED_BACK = Alert(
-    name="TunegateRolledBack",
-    expr=f"{queries.ROLLBACKS.over('10m')} > 0",
-    hold="0m",
-    severity="ticket",
-    summary="a release of {{ $labels.public_name }} was taken back within the last 10 minutes",
-    runbook="tunegate show RELEASE says who or what did it and why; the champion before it answers, callers need nothing",
-    signals=(queries.ROLLBACKS.over("10m"),),
-    cases=(
-        Case(
-            "one more than before",
-            {'tunegate_release_transitions_total{public_name="clinic",to="rolled_back"}': "0x5 1x10"},
-            "8m",
-            ({"public_name": "clinic"},),
-        ),
-        Case("a promotion", {'tunegate_release_transitions_total{public_name="clinic",to="live"}': "0x5 1x10"}, "8m"),
-        Case("long ago", {'tunegate_release_transitions_total{public_name="clinic",to="rolled_back"}': "3x30"}, "20m"),
-    ),
-)
-
 GATEWAY_DOWN = Alert(
     name="TunegateGatewayDown",
     expr=queries.GATEWAY_DOWN.expr,
@@ -169,4 +115,4 @@ REGISTRY_UNSEEN = Alert(
     ),
 )
 
-SERVING = (CHAMPION_DOWN, NO_CHAMPION, SLOT_FAILED, ENGINE_UNSEEN, CANARY_FAILING, ROLLED_BACK, GATEWAY_DOWN, REGISTRY_UNSEEN)
+SERVING = (CHAMPION_DOWN, NO_CHAMPION, SLOT_FAILED, ENGINE_UNSEEN, GATEWAY_DOWN, REGISTRY_UNSEEN)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from monitoring import queries, queries_engine, queries_line, queries_training
+from monitoring import queries, queries_engine, queries_line, queries_rollouts, queries_training
 from monitoring.alerts_line import DISK_LOW, DRIFT_LIMIT
 from monitoring.alerts_objectives import ERROR_ALLOWANCE, LATENCY_P95_LIMIT_S, SLOW_ALLOWANCE
 from monitoring.alerts_serving import REGISTRY_UNSEEN_S
@@ -128,9 +128,19 @@ _ROLLOUT = Board(
             ),
         ),
         Row(
+            "The rollout that goes on",
+            (
+                _stat("Step", queries_rollouts.STEP, 6, decimals=0),
+                _stat("Last look", queries_rollouts.LAST_LOOK, 6, by_label=True),
+                _stat("Left of the lease", queries_rollouts.LEASE, 6, decimals=0),
+                _stat("Wants to go back and cannot (1 = yes)", queries_rollouts.STUCK, 6, limit=1, decimals=0),
+                Panel("Worse than the champion in (1 = yes)", (queries_rollouts.FAILING,), 24, limit=1),
+            ),
+        ),
+        Row(
             "One beside the other",
             (
-                Panel("Share of the traffic", (queries.TRAFFIC_SHARE,)),
+                Panel("Share of the traffic", (queries.TRAFFIC_SHARE, queries_rollouts.SHARE)),
                 Panel("Requests by release", (queries.REQUESTS_BY_RELEASE,)),
                 Panel("Failed share by release", (queries.ERROR_RATIO,), limit=ERROR_ALLOWANCE),
                 Panel("Whole answers, p95", (latency_quantile(0.95),), limit=LATENCY_P95_LIMIT_S),
@@ -141,8 +151,9 @@ _ROLLOUT = Board(
         Row(
             "What happened",
             (
-                Panel("Steps of releases since the registry was made", (queries.TRANSITIONS,), kind="bars"),
-                Panel("Verdicts of the gate", (queries_line.VERDICTS,), kind="bars"),
+                Panel("Steps of releases since the registry was made", (queries.TRANSITIONS,), 8, kind="bars"),
+                Panel("Rollouts by how they ended", (queries_rollouts.ENDED,), 8, kind="bars"),
+                Panel("Verdicts of the gate", (queries_line.VERDICTS,), 8, kind="bars"),
             ),
         ),
     ),

@@ -1,7 +1,7 @@
 """The questions we ask of the gateway's metrics, each with a name, a unit and what it means.
 
 Panels and alerts are built from these; none writes PromQL of its own. Pure text, knows no Prometheus server.
-Next: `queries_engine.py`, `queries_line.py`, the other questions; `alerts.py`, `dashboards.py`.
+Next: `queries_rollouts.py`, `queries_engine.py`, `queries_line.py`, the other questions; `alerts.py`, `dashboards.py`.
 """
 
 from dataclasses import dataclass
@@ -124,29 +124,6 @@ RELEASES = Query(
     "short",
     "{{release}}: {{state}}",
     "Releases in production, or on their way to it",
-)
-CANARY_ERROR_RATIO = Query(
-    "canary_error_ratio",
-    f"(sum by (release) (rate(tunegate_requests_total{{{FAILED}}}[{WINDOW}])) "
-    f"/ sum by (release) (rate(tunegate_requests_total{{{JUDGED}}}[{WINDOW}])) "
-    'and on (release) tunegate_release_info{state="canary"})',
-    "percentunit",
-    "{{release}}",
-    "The error ratio of releases that are being tried on a part of the traffic",
-)
-REQUESTS_OF_RELEASE = Query(
-    "requests_of_release",
-    f'sum by (release) (increase(tunegate_requests_total{{release!="none",{JUDGED}}}[{WINDOW}]))',
-    "short",
-    "{{release}}",
-    "How many requests a release's error ratio rests on",
-)
-ROLLBACKS = Query(
-    "rollbacks",
-    f'sum by (public_name) (increase(tunegate_release_transitions_total{{to="rolled_back"}}[{WINDOW}]))',
-    "short",
-    "{{public_name}}",
-    "Releases taken back, by hand or by themselves",
 )
 JUDGED_REQUESTS = Query(
     "judged_requests",

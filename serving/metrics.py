@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from serving.lifecycle import State
 from serving.metrics_beside import HouseMetrics, LineMetrics, LiveMetrics
 from serving.metrics_requests import RequestMetrics
+from serving.metrics_rollouts import RolloutMetrics
 from serving.metrics_training import TrainingMetrics
 from serving.records import SlotState, Snapshot
 from serving.rollout_counts import Tallies
@@ -29,7 +30,7 @@ class ServerMetrics:
         self.registry, self.tallies = CollectorRegistry(), Tallies()
         self._declare_releases()
         self.line, self.live, self.house = LineMetrics(self.registry), LiveMetrics(self.registry, self.tallies), HouseMetrics(self.registry)
-        self.training = TrainingMetrics(self.registry)
+        self.training, self.rollouts = TrainingMetrics(self.registry), RolloutMetrics(self.registry)
         self._slots: list[dict[str, object]] = []
         self._steps: dict[tuple[str, State], int] = {}
 
@@ -67,6 +68,7 @@ class ServerMetrics:
         self.line.follow(snapshot)
         self.live.follow(snapshot)
         self.training.follow(snapshot)
+        self.rollouts.follow(snapshot)
         self._slots = _scrape_targets(snapshot)
 
     def registry_seen(self) -> None:

@@ -39,6 +39,9 @@ class RolloutStatus(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+ENDS = (RolloutStatus.DONE, RolloutStatus.WITHDRAWN, RolloutStatus.ROLLED_BACK)
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -170,7 +173,8 @@ class Snapshot(_Value):
     """The whole registry, keys excepted, as of one moment.
 
     `leases` is release id -> until when its slot is wanted; `steps` counts transitions by public name and new state.
-    `canaries` and `shadows` are by public name; `rollouts` are those that have not ended.
+    `canaries` and `shadows` are by public name; `rollouts` are those that have not ended, `ended` counts the others by
+    public name, end and outcome.
     """
 
     generation: int
@@ -181,6 +185,7 @@ class Snapshot(_Value):
     canaries: Mapping[str, Canary] = {}
     shadows: Mapping[str, Shadow] = {}
     rollouts: tuple[Rollout, ...] = ()
+    ended: Mapping[tuple[str, RolloutStatus, str], int] = {}
 
     @property
     def champions(self) -> dict[str, Release]:

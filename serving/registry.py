@@ -121,6 +121,7 @@ class Registry:
                 canaries=rollout_rows.canaries(rollouts),
                 shadows=rollout_rows.shadows_now(connection),
                 rollouts=rollouts,
+                ended=rollout_rows.endings(connection),
             )
 
     def watch(self) -> Watch:

@@ -80,7 +80,8 @@ class RolloutBook:
             step = rollout.step + 1
             share = release.serving.rollout.steps[step].percent / 100
             fresh = {"step": step, "share": share, "step_at": self._now(), "failures": 0, "errors": 0, "lease_until": lease_until}
-            rollout_rows.change(connection, rollout, {**fresh, "verdicts": self._verdicts(rollout, "PASS", reason)})
+            said = {"outcome": "PASS", "reason": reason, "verdicts": self._verdicts(rollout, "PASS", reason)}
+            rollout_rows.change(connection, rollout, fresh | said)
             return _open(connection, rollout.public_name)
 
     def go_live(self, rollout: Rollout, reason: str, baseline: Mapping[str, Any]) -> Rollout:
@@ -90,8 +91,8 @@ class RolloutBook:
             releases.take(connection, champion, Step(State.RETIRED, rollout.actor, f"replaced by {release.id}", self._now()))
             releases.take(connection, release, Step(State.LIVE, rollout.actor, reason, self._now(), release.evidence_digest))
             values = {"status": RolloutStatus.WATCHING, "share": 1.0, "step_at": self._now(), "failures": 0, "errors": 0}
-            verdicts = self._verdicts(rollout, "PASS", reason)
-            rollout_rows.change(connection, rollout, {**values, "baseline": dict(baseline), "verdicts": verdicts})
+            said = {"outcome": "PASS", "reason": reason, "verdicts": self._verdicts(rollout, "PASS", reason)}
+            rollout_rows.change(connection, rollout, {**values, **said, "baseline": dict(baseline)})
             return _open(connection, rollout.public_name)
 
     def finish(self, rollout: Rollout, outcome: str, reason: str) -> None:

@@ -40,7 +40,7 @@ class Window(NamedTuple):
 class RolloutController:
     """Looks after every rollout of one registry. `monotonic` measures ages, `now` says when a lease ends.
 
-    `seen` is called after each tick that the registry let through.
+    `seen` is called after each tick that the registry let through, `looked` after each look at a rollout.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class RolloutController:
         monotonic: Callable[[], float] = time.monotonic,
         lease_s: float = LEASE_S,
         seen: Callable[[], None] = lambda: None,
+        looked: Callable[[Rollout, Judgement, Decision], None] = lambda *_: None,
     ) -> None:
-        self._registry, self._now, self._monotonic, self._lease_s, self._seen = registry, now, monotonic, lease_s, seen
+        self._registry, self._now, self._monotonic, self._lease_s = registry, now, monotonic, lease_s
+        self._seen, self._looked = seen, looked
         self._courses: dict[int, _Course] = {}
         self._blind = False
 
@@ -113,7 +115,9 @@ class RolloutController:
             paused=rollout.status is RolloutStatus.PAUSED,
             back_ready=_slot(snapshot, rollout.champion_id) is None,
         )
-        self._act(rollout, decide(section, standing, judgement), judgement, course)
+        decision = decide(section, standing, judgement)
+        self._looked(rollout, judgement, decision)
+        self._act(rollout, decision, judgement, course)
 
     def _leased(self, rollout: Rollout) -> Rollout:
         left_s = (rollout.lease_until - self._now()).total_seconds()

@@ -43,12 +43,13 @@ class Standing:
 
 @dataclass(frozen=True)
 class Decision:
-    """The action, the rows of bad looks after this one, and why."""
+    """The action, the rows of bad looks after this one, and why. `stuck`: it should go back and there is nobody to go back to."""
 
     action: Action
     failures: int
     errors: int
     reason: str
+    stuck: bool = False
 
 
 def decide(section: RolloutSection, standing: Standing, judgement: Judgement) -> Decision:
@@ -56,11 +57,12 @@ def decide(section: RolloutSection, standing: Standing, judgement: Judgement) ->
     failures, errors = _rows(standing, judgement.outcome)
     action = _action(section, standing, judgement.outcome, failures, errors)
     reason = judgement.reason
-    if action in (Action.ROLL_BACK, Action.WITHDRAW) and not standing.back_ready:
+    stuck = action in (Action.ROLL_BACK, Action.WITHDRAW) and not standing.back_ready
+    if stuck:
         action, reason = Action.HOLD, f"stays, because the release to go back to is not ready; {reason}"
     elif action is Action.WITHDRAW and errors < section.threshold:
         reason = f"no PASS within {section.max_step_s:g} s; {reason}"
-    return Decision(action, failures, errors, reason)
+    return Decision(action, failures, errors, reason, stuck)
 
 
 def _rows(standing: Standing, outcome: Outcome) -> tuple[int, int]:

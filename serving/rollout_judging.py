@@ -28,6 +28,11 @@ _FEWEST_FAULTS = 3
 _LOOKED_AT_OFTEN = 10
 """A step passes once, but is looked at in many windows, each of which could FAIL it by chance: a FAIL's bound is this much surer."""
 
+CAN_FAIL = (
+    "slot", "failed requests", "refused requests", "latency p50", "latency p95", "first token p50", "first token p95", "broken rules",
+)  # fmt: skip
+"""The conditions that may find a release worse than the champion; the others only say that nothing can be said."""
+
 _WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
@@ -59,6 +64,11 @@ class Judgement:
     def reason(self) -> str:
         """The sentences of the conditions that decided."""
         return "; ".join(each.sentence for each in self.conditions if each.outcome is self.outcome)
+
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """Names of the conditions for which it FAILs, of CAN_FAIL."""
+        return tuple(each.name for each in self.conditions if each.outcome is self.outcome is Outcome.FAIL)
 
 
 def judge(canary: Counts, champion: Counts, section: RolloutSection, min_requests: int) -> Judgement:

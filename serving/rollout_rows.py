@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from serving.errors import TransitionRefused
 from serving.records import Canary, Rollout, RolloutStatus, Shadow, Tally
@@ -32,6 +32,14 @@ def newest(connection: Connection, release_id: str) -> Rollout | None:
     query = select(rollouts).where(rollouts.c.release_id == release_id).order_by(rollouts.c.id.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else Rollout.model_validate(dict(row))
+
+
+def endings(connection: Connection) -> dict[tuple[str, RolloutStatus, str], int]:
+    """How many ended, by public name, end and outcome; `none` for one that was never looked at."""
+    outcome = func.coalesce(rollouts.c.outcome, "none")
+    query = select(rollouts.c.public_name, rollouts.c.status, outcome, func.count()).where(rollouts.c.ended_at.is_not(None))
+    counted = connection.execute(query.group_by(rollouts.c.public_name, rollouts.c.status, outcome))
+    return {(public_name, RolloutStatus(status), said): count for public_name, status, said, count in counted}
 
 
 def begin(connection: Connection, values: Mapping[str, Any]) -> None:

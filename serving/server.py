@@ -208,8 +208,10 @@ def _supervisor(registry: Registry, settings: Settings, command: Command, metric
 def _rollouts(registry: Registry, metrics: ServerMetrics) -> asyncio.Task[None]:
     """The controller, whose end does not end the server: without it canaries lose their share, and champions go on."""
 
+    seen = partial(metrics.house.registry_seen, "rollouts")
+
     async def run() -> None:
-        controller = asyncio.create_task(RolloutController(registry, seen=partial(metrics.house.registry_seen, "rollouts")).run())
+        controller = asyncio.create_task(RolloutController(registry, seen=seen, looked=metrics.rollouts.looked).run())
         try:
             await asyncio.wait([controller])
         finally:

@@ -9,10 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from serving.errors import RegistryError
 from serving.lifecycle import State
+from serving.metrics_rollouts import RolloutMetrics
 from serving.records import Release, Rollout, SlotState
 from serving.registry import Registry
 from serving.rollout_controller import RolloutController
@@ -59,6 +61,8 @@ class Town:
         self.began = self.clock()
         self.registry = Registry(f"sqlite:///{self.folder / 'registry.db'}", now=self.clock)
         self.workers = {name: Tallies() for name in ("one", "two")}
+        self.page, self.found_failing = CollectorRegistry(), set[str]()
+        self.metrics = RolloutMetrics(self.page, self.clock)
         self.controller: RolloutController | None = self.new_controller()
         self.leases = Leases(self.clock, lambda: self.age_s)
         self.routes: dict[str, Route] = {}
@@ -66,7 +70,7 @@ class Town:
 
     def new_controller(self) -> RolloutController:
         """One that has just been started."""
-        return RolloutController(self.registry, now=self.clock, monotonic=lambda: self.age_s)
+        return RolloutController(self.registry, now=self.clock, monotonic=lambda: self.age_s, looked=self.metrics.looked)
 
     @property
     def age_s(self) -> float:
@@ -101,6 +105,7 @@ class Town:
             self._tell()
             if self.controller is not None:
                 self.controller.tick_or_stay()
+                self._scrape()
         return self.age_s - began
 
     def share(self, requests: int = 4000) -> float:
@@ -108,6 +113,16 @@ class Town:
         route = self._route()
         chosen = [choose(route, None, self.dice.random, self.age_s)[0] for _ in range(requests)]
         return sum(1 for each in chosen if each.release_id == "clinic-2") / requests
+
+    def series(self, name: str) -> dict[tuple[str, ...], float]:
+        """What the metrics page says now, by the labels after name and release."""
+        family = next(each for each in self.page.collect() if each.name == f"tunegate_{name}")
+        return {tuple(each.labels.values())[1 + ("release" in each.labels) :]: each.value for each in family.samples}
+
+    def _scrape(self) -> None:
+        self.found_failing |= {condition for (condition,), value in self.series("rollout_failing").items() if value}
+        with suppress(RegistryError):
+            self.metrics.follow(self.registry.snapshot())
 
     def _route(self) -> Route:
         with suppress(RegistryError):  # the gateway keeps its last table

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 import yaml
 
+from evaluation.records import Outcome
 from evaluation.suite import load_suite
 from monitoring.alerts import ALERTS
 from monitoring.dashboards import BOARDS
@@ -27,8 +28,11 @@ from serving.engine import engine_command
 from serving.lifecycle import State
 from serving.line_log import STEPS, Entry, append
 from serving.live_reference import LiveReference, write_reference
-from serving.records import SlotInfo, SlotState, Snapshot
-from serving.routing import Backend, champion_route
+from serving.records import Rollout, RolloutStatus, SlotInfo, SlotState, Snapshot
+from serving.rollout_decision import Standing, decide
+from serving.rollout_judging import Judgement, judge
+from serving.rollout_section import RolloutSection, RolloutStep
+from serving.routing import Backend, Route, Target, champion_route
 from serving.slots import SlotProcess, read_key
 from serving.surroundings import Surroundings
 from serving.training_now import TrainingNow, tell
@@ -53,6 +57,12 @@ SCRAPE_S, LOAD_S, WINDOW = 1, 8.0, "15s"
 ROUNDS = 4
 PANELS = [(board.slug, panel.title, query) for board in BOARDS for panel in board.panels for query in panel.queries]
 SERVED = ServingSection(public_name=PUBLIC_NAME, max_model_len=512, max_num_seqs=4, dtype="float32")
+SECTION = RolloutSection(steps=(RolloutStep(percent=50),))
+ROLLOUT = Rollout(
+    id=1, public_name=PUBLIC_NAME, release_id="clinic-3", champion_id="clinic-2", status=RolloutStatus.RUNNING, step=0, share=0.5,
+    lease_until=datetime.now(UTC) + timedelta(hours=1), fence=1, failures=1, errors=0, outcome="FAIL", reason="", verdicts=(),
+    baseline=None, actor="ann", started_at=datetime.now(UTC), step_at=datetime.now(UTC), ended_at=None,
+)  # fmt: skip
 PICTURES = os.environ.get("PANELS_FILE")
 """Where to write what every panel showed, for tests/benchmarks/dashboard_pictures.py."""
 
@@ -63,7 +73,7 @@ def anyio_backend() -> str:
 
 
 def registry_of(port: int) -> Snapshot:
-    """The old champion, the one that answers, and a canary whose engine starts."""
+    """The old champion, the one that answers, and a canary that is to get half of the traffic."""
 
     def slot(number: int, state: SlotState, at: int | None) -> SlotInfo:
         now = datetime.now(UTC)
@@ -72,10 +82,21 @@ def registry_of(port: int) -> Snapshot:
     return Snapshot(
         generation=2,
         releases=(bare_release(1, State.RETIRED), bare_release(2, State.LIVE), bare_release(3, State.CANARY)),
+        # Not ready for the registry: the canary's fake engine has no metrics that Prometheus could scrape.
         slots=(slot(2, SlotState.READY, port), slot(3, SlotState.STARTING, None)),
         leases={},
         steps={(PUBLIC_NAME, State.LIVE): 2, (PUBLIC_NAME, State.RETIRED): 1},
+        rollouts=(ROLLOUT,),
+        ended={(PUBLIC_NAME, RolloutStatus.DONE, "PASS"): 1},
     )
+
+
+def look(stack: Stack) -> Judgement:
+    """What the controller would do now: judge what the gateway has counted of both releases, and say it."""
+    counts = stack.metrics.tallies.counts({"clinic-2", "clinic-3"})
+    judgement = judge(counts["clinic-3"], counts["clinic-2"], SECTION, min_requests=20)
+    stack.metrics.rollouts.looked(ROLLOUT, judgement, decide(SECTION, Standing(step=0, failures=0, errors=0, age_s=5), judgement))
+    return judgement
 
 
 async def load(stack: Stack) -> None:
@@ -169,6 +190,16 @@ async def scrapes(stack: Stack, prometheus: str) -> bool:
     return False
 
 
+async def fires(stack: Stack, prometheus: str, alert: str, conditions: set[str]) -> bool:
+    """Whether an alert comes to fire for just these conditions; Prometheus scrapes and evaluates every second."""
+    for _ in range(100):
+        firing = await api(stack, prometheus, "query", query=f'ALERTS{{alertname="{alert}",alertstate="firing"}}')
+        if {series["metric"]["condition"] for series in firing["result"]} == conditions:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
 def write_line_log(home: Path) -> None:
     """A run that went well and was promoted, after one whose server was not the trained model; and a training that goes on."""
     for at, step in enumerate(STEPS):
@@ -185,7 +216,10 @@ def without_data(answers: dict[Any, list[float]]) -> list[Any]:
 
 
 async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path) -> None:
-    """First the real engine answers, then one that breaks off every answer, so that errors, too, have something to show."""
+    """First the real engine answers alone, then beside a canary that breaks off every answer, so that errors, too, have something to show.
+
+    What the gateway counts of the canary makes the rollouts' judge FAIL it, and Prometheus fires the alert about it.
+    """
     suite = load_suite(write_suite(tmp_path / "suite", prompts=many_prompts(6)))
     home = tmp_path / "home"
     write_reference(home / "live", "clinic-2", LiveReference(suites=(suite,), answers=("Call 911 now.", "Please see a doctor today.")))
@@ -199,17 +233,19 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
         asyncio.TaskGroup() as beside,
     ):
         tasks = [beside.create_task(stack.house.sample.run()), beside.create_task(Surroundings(home, stack.metrics).run(every_s=0.5))]
+        shared = (Target(engine, 0.5, "champion"), Target(backend_of(broken), 0.5, "canary"))
         stack.metrics.follow(registry_of(port))
         assert await scrapes(stack, prometheus), (tmp_path / "log").read_text()
         for _ in range(ROUNDS):
             await load(stack)
-            stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, backend_of(broken))})
+            stack.routing.replace({PUBLIC_NAME: Route(PUBLIC_NAME, shared)})
             await load(stack)
-            stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, engine)})
-            await load(stack)
+            judgement = look(stack)
             panels = await asked_of(stack, prometheus)
             if not without_data(panels):
                 break
+            stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, engine)})
+        firing = await fires(stack, prometheus, "TunegateCanaryFailing", set(judgement.failing))
         signals = {(alert.name, signal): await query(stack, prometheus, signal) for alert in ALERTS for signal in alert.signals}
         engine_series = {name: await query(stack, prometheus, name) for name in sorted(ENGINE_SERIES)}
         rules = [rule for group in (await api(stack, prometheus, "rules"))["groups"] for rule in group["rules"]]
@@ -219,18 +255,21 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
             task.cancel()
     for (slug, title, name), values in panels.items():
         print(f"{slug:9} {title:44} {name:24} {' '.join(f'{value:.4g}' for value in values[:6])}")
-    assert len({(slug, title) for slug, title, _ in panels}) == 59
+    assert len({(slug, title) for slug, title, _ in panels}) == 65
     assert without_data(panels) == []
     assert without_data(signals) == []
     assert {name for name, values in engine_series.items() if not values} == set()
     assert {rule["name"]: (rule["health"], rule.get("lastError")) for rule in rules} == {alert.name: ("ok", None) for alert in ALERTS}
+    assert len(panels["rollout", "Share of the traffic", "traffic_share"]) == 2
+    assert stack.outcomes("clinic-3").keys() >= {"server_error"}
+    assert (judgement.outcome, firing) == (Outcome.FAIL, True)
     assert stack.value("tunegate_live_unchecked_total", release="clinic-2", reason="no_reference") == 0
 
 
 async def drawn(stack: Stack, prometheus: str) -> list[dict[str, Any]]:
     """Every panel's series over the whole load, for pictures."""
     end = time.time()
-    span = {"start": f"{end - 3 * LOAD_S - 4:.1f}", "end": f"{end:.1f}", "step": "1"}
+    span = {"start": f"{end - 2 * LOAD_S - 4:.1f}", "end": f"{end:.1f}", "step": "1"}
     found = []
     for board in BOARDS:
         for row in board.rows:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring import queries, queries_engine, queries_line, queries_training
+from monitoring import queries, queries_engine, queries_line, queries_rollouts, queries_training
 from monitoring.alerting import ACTIONS, Alert
 from monitoring.alerts import ALERTS
 from monitoring.dashboards import BOARDS, Board
@@ -26,7 +26,7 @@ needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is not installed: the rules go UNCHECKED (apt-get install prometheus)"
 )
 
-QUERY_FILES = (queries, queries_engine, queries_line, queries_training)
+QUERY_FILES = (queries, queries_rollouts, queries_engine, queries_line, queries_training)
 NAMED = [value for module in QUERY_FILES for value in vars(module).values() if isinstance(value, Query)]
 PANELS = [panel for board in BOARDS for panel in board.panels]
 PANEL_QUERIES = [query for panel in PANELS for query in panel.queries]
@@ -53,7 +53,7 @@ def test_every_metric_in_a_query_panel_or_alert_exists(name: str) -> None:
 
 
 def test_every_alert_says_how_bad_what_and_what_to_do() -> None:
-    assert len(ALERTS) == 19
+    assert len(ALERTS) == 21
     for alert in ALERTS:
         assert alert.severity in {"page", "ticket"}
         assert alert.summary

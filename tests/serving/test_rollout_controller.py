@@ -42,23 +42,26 @@ def test_a_release_as_good_as_the_champion_takes_every_step_and_then_all_the_tra
 
 
 BAD = {
-    "5 % of its requests fail": Behaviour(failed=0.05),
-    "3 times as slow": Behaviour(pace=3),
-    "first token 3 times as late": Behaviour(first_token_pace=3),
-    "garbage": Behaviour(broken=0.5),
-    "refuses what the champion answers": Behaviour(refused=0.1),
+    "5 % of its requests fail": (Behaviour(failed=0.05), {"failed requests"}),
+    "3 times as slow": (Behaviour(pace=3), {"latency p50", "latency p95"}),
+    "first token 3 times as late": (Behaviour(first_token_pace=3), {"first token p50", "first token p95"}),
+    "garbage": (Behaviour(broken=0.5), {"broken rules"}),
+    "refuses what the champion answers": (Behaviour(refused=0.1), {"refused requests"}),
 }
 
 
 @pytest.mark.parametrize("fault", BAD)
 def test_a_bad_canary_is_rolled_back_in_time_and_the_champion_goes_on(town: Town, fault: str) -> None:
+    """What it fails in is on the metrics page from the first look that found it until it is taken back."""
     town.per_s, town.checked = 800, 1.0
-    town.behaves["clinic-2"] = BAD[fault]
+    town.behaves["clinic-2"], found = BAD[fault]
     town.start()
     assert town.live(60, rolled_back(town)) <= IN_TIME_S
     assert (town.state(), town.state(1), town.share()) == (State.ROLLED_BACK, State.LIVE, 0)
     last = town.registry.history("clinic-2")[-1]
     assert (last.actor, last.to_state) == ("rollout controller", State.ROLLED_BACK)
+    assert (town.found_failing, town.series("rollout_failing")) == (found, {})
+    assert town.series("rollouts_ended")["rolled_back", "FAIL"] == 1
 
 
 @pytest.mark.parametrize("fault", ["5 % of its requests fail", "3 times as slow"])
@@ -67,7 +70,7 @@ def test_a_canary_that_turns_bad_later_is_rolled_back_as_fast(town: Town, fault:
     town.per_s = 2000
     town.start()
     town.live(11)
-    town.behaves["clinic-2"] = BAD[fault]
+    town.behaves["clinic-2"], _ = BAD[fault]
     assert town.live(60, rolled_back(town)) <= IN_TIME_S
 
 
@@ -89,7 +92,9 @@ def test_a_canary_that_too_few_ask_is_not_promoted_and_goes_back_to_approved(tow
     rollout = town.registry.rollouts.current("clinic")
     assert rollout is not None
     assert (rollout.outcome, rollout.step) == ("INCONCLUSIVE", 0)
+    assert [outcome for (outcome,), value in town.series("rollout_outcome").items() if value] == ["INCONCLUSIVE"]
     town.live(20)
+    assert {ending: count for ending, count in town.series("rollouts_ended").items() if count} == {("withdrawn", "INCONCLUSIVE"): 1}
     assert (town.state(), town.state(1), town.share()) == (State.APPROVED, State.LIVE, 0)
     assert "no PASS within 90 s" in town.registry.history("clinic-2")[-1].reason
 
@@ -127,9 +132,10 @@ def test_nothing_goes_back_to_a_champion_that_is_sick_until_it_is_well_again(tow
     assert rollout is not None
     assert (town.state(), rollout.outcome) == (State.CANARY, "ERROR")
     assert "the release to go back to is not ready" in rollout.reason
+    assert town.series("rollout_stuck") == {(): 1}
     town.slot("clinic-1", SlotState.READY)
     town.live(60, lambda: town.state() is not State.CANARY)
-    assert town.state() is State.ROLLED_BACK
+    assert (town.state(), town.series("rollout_stuck")) == (State.ROLLED_BACK, {})
 
 
 def test_a_rollback_target_that_is_sick_keeps_the_live_release_and_is_taken_when_it_is_well(town: Town) -> None:
@@ -138,7 +144,7 @@ def test_a_rollback_target_that_is_sick_keeps_the_live_release_and_is_taken_when
     town.slot("clinic-1", SlotState.FAILED)
     town.behaves["clinic-2"] = Behaviour(failed=0.2)
     town.live(60)
-    assert town.state() is State.LIVE
+    assert (town.state(), town.series("rollout_stuck")) == (State.LIVE, {(): 1})
     town.slot("clinic-1", SlotState.READY)
     assert town.live(20, rolled_back(town)) <= SECTION.interval_s + 1
 
@@ -147,9 +153,11 @@ def test_a_dead_controller_means_champion_and_the_next_one_begins_the_step_anew(
     town.start()
     town.live(8)
     assert town.share() == pytest.approx(0.05, abs=0.015)
+    assert (town.series("rollout_step"), town.series("rollout_share_ratio")) == ({(): 1}, {(): 0.05})
+    assert 5 < town.series("rollout_lease_seconds")[()] <= 10
     town.controller = None
     town.live(10.5)
-    assert town.share() == 0
+    assert (town.share(), town.series("rollout_lease_seconds")) == (0, {(): 0})
     town.controller = town.new_controller()
     town.live(1)
     rollout = town.registry.rollouts.current("clinic")

@@ -61,6 +61,15 @@ def test_the_action_follows_from_the_standing_and_the_outcome(
     assert "because" in decision.reason
 
 
+@pytest.mark.parametrize(("differs", "outcome", "action", "rows"), TABLE)
+def test_it_is_stuck_where_it_would_go_back_and_only_the_way_back_is_missing(
+    differs: dict[str, Any], outcome: Outcome, action: Action, rows: tuple[int, int]
+) -> None:
+    judgement = judgement_of(Condition("x", outcome, "because"))
+    ready, sick = (decide(SECTION, Standing(**NEW | differs | {"back_ready": back}), judgement) for back in (True, False))
+    assert (ready.stuck, sick.stuck) == (False, ready.action in (Action.ROLL_BACK, Action.WITHDRAW))
+
+
 def test_the_table_reaches_every_action_with_every_outcome() -> None:
     assert {action for _, _, action, _ in TABLE} == set(Action)
     assert {outcome for _, outcome, _, _ in TABLE} == set(Outcome)

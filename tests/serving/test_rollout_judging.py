@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from evaluation.records import Outcome
 from serving.rollout_counts import Counts, bucket_of
-from serving.rollout_judging import Bounds, judge, judgement_of, proportion_difference, quantile, wilson
+from serving.rollout_judging import CAN_FAIL, Bounds, judge, judgement_of, proportion_difference, quantile, wilson
 from serving.rollout_section import RolloutSection, RolloutStep
 
 SECTION = RolloutSection(steps=(RolloutStep(percent=5),), max_error_increase=0.01, max_violation_increase=0.01)
@@ -65,6 +65,8 @@ def test_what_was_counted_decides(case: str) -> None:
     judgement = judge(canary, champion, SECTION, MIN)
     assert judgement.outcome is outcome, judgement
     assert judgement.reason
+    assert bool(judgement.failing) == (outcome is Outcome.FAIL)
+    assert set(judgement.failing) <= set(CAN_FAIL)
 
 
 def test_the_table_holds_every_outcome_that_counts_can_have() -> None:

@@ -38,6 +38,8 @@ except TunegateError as error:
 class Site:
     """A home folder with a registry, and servers started over it."""
 
+    script = SERVE
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.home, self.port = folder, folder / "home", free_port()
         self.started = list[subprocess.Popen[str]]()
@@ -48,7 +50,7 @@ class Site:
     def start(self, *flags: str, port: int | None = None, **settings: object) -> subprocess.Popen[str]:
         own = {"HOME": self.home, "PORT": port or self.port, "DRAIN_S": 5, "RECONCILE_S": 0.1, "RESTART_FIRST_S": 0.1, **settings}
         env = {**os.environ, "PYTHONPATH": str(ROOT), **{f"TUNEGATE_{name}": str(value) for name, value in own.items()}}
-        server = subprocess.Popen([sys.executable, "-c", SERVE, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen([sys.executable, "-c", self.script, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
         self.started.append(server)
         return server
 

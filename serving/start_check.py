@@ -2,7 +2,8 @@
 
 The line keeps a few conversations and log-probabilities of the trainer's view once parity holds; a server that is started again, after
 a crash, an update of vLLM or a rollback, must still render them in the same tokens and give them the same probabilities within the same
-tolerances. A release that was never compared with a trainer, such as a base model, has nothing to be held against.
+tolerances. A release that was never compared with a trainer, such as a base model, has nothing to be held against, and it is said so; one
+that was is not served when what was kept of it is gone.
 Next: `supervisor.py`, which asks before an engine counts as ready; `evaluation/parity.py`, the long form.
 """
 
@@ -24,6 +25,8 @@ from training.atomic import write_text
 
 T = TypeVar("T")
 _FILE = "start.json"
+# Apart from the references, so that one that is deleted is missed.
+_EXPECTED = "expected"
 _CONVERSATIONS, _SAMPLES = 8, 4
 # What so few answers cannot say: enough of them, stop tokens, and where two greedy tokens are all but equal.
 _NOT_ASKED = frozenset({FaultKind.NOT_MEASURED, FaultKind.STOP_TOKENS, FaultKind.END_OF_TURN, FaultKind.DEFAULTS, FaultKind.DECODING})
@@ -65,6 +68,8 @@ def keep_for_starts(
     )
     reference = StartReference(conversations=tuple(chosen), trained=view, context_tokens=context_tokens, dtype=dtype, quantized=quantized)
     (folder / release_id).mkdir(parents=True, exist_ok=True)
+    (folder / _EXPECTED).mkdir(exist_ok=True)
+    write_text(folder / _EXPECTED / release_id, trained.model_digest)
     write_text(folder / release_id / _FILE, reference.model_dump_json(), mode=0o600)
 
 
@@ -72,11 +77,11 @@ def check_start(folder: Path, release_id: str, model_digest: str, endpoint: Endp
     """Compare; returns what there is to say about it, in a few words. Takes as long as a few short answers.
 
     Raises:
-        SlotError: it answers otherwise, or the comparison failed.
+        SlotError: it answers otherwise, the comparison failed, or what it must be held against is gone.
     """
     reference = _read(folder, release_id)
     if reference is None or reference.trained.model_digest != model_digest:
-        return ""
+        return _nothing_to_compare(folder, release_id, model_digest)
     trained = reference.trained
     try:
         served = ask_server(endpoint, _Manner(), trained, reference.conversations, {})
@@ -96,6 +101,27 @@ def check_start(folder: Path, release_id: str, model_digest: str, endpoint: Endp
             do="look for what has changed since: vLLM's version, its options, files beside the weights",
         )
     return f"{len(trained.conversations)} conversations and {len(trained.samples)} log-probabilities as judged"
+
+
+def _nothing_to_compare(folder: Path, release_id: str, model_digest: str) -> str:
+    """For a release that was never compared with a trainer, which is said; raises SlotError for one that was."""
+    try:
+        expected = (folder / _EXPECTED / release_id).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return "not compared with a trained model: on this machine none was kept for it"
+    except (OSError, ValueError) as error:
+        raise _lost(folder, release_id, f"cannot be looked for: {type(error).__name__}") from error
+    if expected != model_digest:
+        return "not compared with a trained model: what was kept is of another model"
+    raise _lost(folder, release_id, "is gone, or of another model")
+
+
+def _lost(folder: Path, release_id: str, how: str) -> SlotError:
+    return SlotError(
+        f"{folder / release_id / _FILE} {how}",
+        why="nobody knows what the engine must be held against",
+        do=f"restore it from a backup; or, to serve it unchecked, delete {folder / _EXPECTED / release_id}",
+    )
 
 
 def _read(folder: Path, release_id: str) -> StartReference | None:

@@ -1,5 +1,6 @@
 """What is compared at every start of an engine: against a fake server that answers as the trained model does, or otherwise."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,37 @@ def test_a_quantized_engine_may_be_far_from_the_merged_model_but_not_nearer_to_t
         assert "as judged" in started(tmp_path, FakeModel(off=off), quantized=True)
 
 
+UNASKED: Any = None
+
+
 @pytest.mark.parametrize("case", ["another model", "no reference"])
-def test_where_there_is_nothing_to_hold_it_against_nothing_is_asked(tmp_path: Path, case: str) -> None:
+def test_where_there_is_nothing_to_hold_it_against_nothing_is_asked_and_that_is_said(tmp_path: Path, case: str) -> None:
     if case == "another model":
-        assert started(tmp_path, FakeModel(off=0.5), digest="f" * 64) == ""
+        said = started(tmp_path, FakeModel(off=0.5), digest="f" * 64)
     else:
-        unasked: Any = None
-        assert check_start(tmp_path, "clinic-2", "f" * 64, unasked) == ""
+        said = check_start(tmp_path, "clinic-2", "f" * 64, UNASKED)
+    assert said.startswith("not compared with a trained model: ")
+
+
+@pytest.mark.parametrize("how", ["deleted", "deleted with its folder", "another release's"])
+def test_a_release_that_was_compared_is_not_served_when_what_was_kept_of_it_is_gone(tmp_path: Path, how: str) -> None:
+    suite = load_suite(write_suite(tmp_path / "suite"))
+    trained = trainer_view(suite, render_turns, opening=OPENING)
+    other = trained.model_copy(update={"model_digest": "f" * 64})
+    for release_id, view in (("clinic-2", trained), ("clinic-3", other)):
+        keep_for_starts(tmp_path, release_id, conversations_of(suite), view, 1024, "bfloat16")
+    if how == "another release's":
+        shutil.copyfile(tmp_path / "clinic-3/start.json", tmp_path / "clinic-2/start.json")
+    elif how == "deleted":
+        (tmp_path / "clinic-2/start.json").unlink()
+    else:
+        shutil.rmtree(tmp_path / "clinic-2")
+    with pytest.raises(SlotError, match=r"clinic-2/start\.json is gone, or of another model"):
+        check_start(tmp_path, "clinic-2", trained.model_digest, UNASKED)
 
 
 def test_a_reference_that_cannot_be_read_keeps_the_engine_from_being_ready(tmp_path: Path) -> None:
     (tmp_path / "clinic-2").mkdir()
     (tmp_path / "clinic-2/start.json").write_text("{", encoding="utf-8")
-    unasked: Any = None
     with pytest.raises(SlotError, match=r"start.json cannot be read"):
-        check_start(tmp_path, "clinic-2", "f" * 64, unasked)
+        check_start(tmp_path, "clinic-2", "f" * 64, UNASKED)

@@ -21,6 +21,7 @@ from flows.collect_cli import collect_app
 from flows.deploy_cli import add_commands
 from flows.display import Display, make_console, plain
 from flows.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, REFUSED
+from flows.folds import add_to as add_folds_to
 from flows.gate_cli import gate_app
 from flows.keys_cli import keys_app
 from flows.registry_cli import registry_app
@@ -56,6 +57,7 @@ add_care_to(app)
 add_rollout_to(app)
 add_commands(app)
 add_release_to(app)
+add_folds_to(app)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, e.g. flows/recipes/demo.yaml")]
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="e.g. clinic-2; tunegate releases lists them")]

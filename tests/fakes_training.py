@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3MoeConfig
 
 from training.base_model import fetch_base
 from training.config import DataSection, ModelSection, SftSection
@@ -22,20 +22,23 @@ CHAT_TEMPLATE = (
 QUESTIONS = tuple(f"What should I do about problem number {number}?" for number in range(40))
 
 
-ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mixtral": MixtralConfig}
+ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mixtral": MixtralConfig, "qwen3_moe": Qwen3MoeConfig}
+_EXPERTS: Mapping[str, Mapping[str, int]] = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "head_dim": 16},
+}
 
 
 def write_tiny_model(
     folder: Path, *, tied: bool = True, template: str | None = CHAT_TEMPLATE, architecture: str = "llama", sharpness: float = 1.0
 ) -> Path:
-    """A model with hidden size 64 and two layers, with a byte-level tokenizer, in `folder`; qwen2 has biases, mixtral four experts.
+    """A model with hidden size 64 and two layers, with a byte-level tokenizer, in `folder`; qwen2 has biases, the mixtures four experts.
 
     Its logits lie within ±1.3: adapters, which leave the head alone, can make no token more likely than one in a hundred. Of `sharpness`
     times as large logits they can make an answer certain.
     """
     torch.manual_seed(0)
     tokenizer = _tokenizer(template)
-    experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if architecture == "mixtral" else {}
     config = ARCHITECTURES[architecture](
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -48,7 +51,7 @@ def write_tiny_model(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **experts,
+        **_EXPERTS.get(architecture, {}),
     )
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     for name, bias in model.named_parameters():

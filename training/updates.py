@@ -195,19 +195,27 @@ def _low_ranks(tensors: dict[str, Tensor], settings: dict[str, Any]) -> dict[str
 def _stacked(layer: str, down: Tensor, up: Tensor, settings: dict[str, Any]) -> dict[str, Update]:
     """peft nests its wrappers: the inner one, `base_layer`, holds the first named weight, the outer one the second."""
     kind = "gate_up_proj" if layer.endswith(".base_layer") else "down_proj"
-    rank = settings["r"]
-    count = down.shape[0] // rank
+    name = f"{layer.removesuffix('.base_layer')}.{kind}"
+    rank = int(_of_layer(settings, "rank_pattern", name, settings["r"]))  # the tensors hold it times the experts
+    count, rest = divmod(down.shape[0], rank)
+    if rest:
+        raise MergeError(f"{name}: its update has {down.shape[0]} rows, which is no multiple of rank {rank}", do="train the adapter again")
     downs, ups = down.reshape(count, rank, -1), up.reshape(up.shape[0], rank, count)
-    scale = _scale(settings, layer, rank)
+    scale = _scale(settings, name, rank)
     each = tuple(LowRank(downs[number], ups[:, :, number], scale) for number in range(count))
-    return {f"{layer.removesuffix('.base_layer')}.{kind}": _Stacked(each)}
+    return {name: _Stacked(each)}
 
 
 def _scale(settings: dict[str, Any], layer: str, rank: int) -> float:
-    """alpha over the layer's rank; a pattern is the end of a layer's name, or a regular expression of peft's that ends there."""
-    alphas = settings.get("alpha_pattern") or {}
-    alpha = next((value for pattern, value in alphas.items() if re.fullmatch(rf"(.*\.)?({pattern})", layer)), settings["lora_alpha"])
-    return float(alpha) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    """alpha over the layer's rank."""
+    alpha = _of_layer(settings, "alpha_pattern", layer, settings["lora_alpha"])
+    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _of_layer(settings: dict[str, Any], key: str, layer: str, usual: float) -> float:
+    """A layer's own number; a pattern is the end of a layer's name, or a regular expression of peft's that ends there."""
+    patterns = (settings.get(key) or {}).items()
+    return float(next((value for pattern, value in patterns if re.fullmatch(rf"(.*\.)?({pattern})", layer)), usual))
 
 
 def _finite(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.fakes_training import TinyLine, sft_section
+from tests.fakes_training import TinyLine, sft_section, write_tiny_model
 from training.adapters import load_adapter, new_adapter, save_adapter
 from training.builders import load_base, settle
 from training.errors import MergeError
@@ -109,6 +109,30 @@ def test_ranks_and_alphas_of_single_layers_are_those_of_peft(tiny: TinyLine, tmp
     # peft computes DoRA's lengths in fp32: the last bit of bf16 may differ.
     limit = 2**-7 if kind.get("use_dora") else 0.0
     assert all((ours[name] - expected[name]).abs().max() <= limit * expected[name].abs().max() for name in expected)
+
+
+EXPERT_PATTERNS = {
+    "rank_pattern": {"experts.gate_up_proj": 2, "q_proj": 3},
+    "alpha_pattern": {r"layers\.1\.mlp\.experts\.down_proj": 5, "gate_up_proj": 7},
+}
+
+
+@pytest.mark.parametrize("architecture", ["mixtral", "qwen3_moe"])
+def test_ranks_and_alphas_of_experts_are_those_of_peft(tmp_path: Path, architecture: str) -> None:
+    base = write_tiny_model(tmp_path / "base", architecture=architecture)
+    settle(6)
+    experts = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    kinds = {"target_modules": ["q_proj"], "target_parameters": experts, "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(r=4, **kinds, **EXPERT_PATTERNS))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    expected = adapted.double().merge_and_unload().to(torch.bfloat16).state_dict()
+
+    ours = AutoModelForCausalLM.from_pretrained(merged(base, tmp_path / "adapter", tmp_path / "out"), dtype=torch.bfloat16).state_dict()
+
+    assert all((ours[name] - expected[name]).abs().max() <= 2**-7 * expected[name].abs().max() for name in expected)
 
 
 def test_the_output_is_served_as_it_is(tiny: TinyLine, adapter: Path, tmp_path: Path) -> None:

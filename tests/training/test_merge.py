@@ -48,6 +48,19 @@ def test_the_merge_into_nf4_weights_is_far_closer_to_what_was_trained(tiny: Tiny
     assert 0 <= nf4.kl_nats < bf16.kl_nats / 10
 
 
+@pytest.mark.parametrize("kind", ["fp4", "int8"])
+def test_other_roundings_are_merged_both_ways_too_and_the_rounded_one_is_what_was_trained(
+    tiny: TinyLine, tmp_path: Path, kind: str
+) -> None:
+    section = sft_section(quantization={"type": kind}, epochs=1)
+    trained = train_sft(tiny.model, section, tiny.base, tiny.dataset_dir, tiny.dataset, tmp_path / "trained", silent)
+
+    bf16, rounded = merge(tiny, (tmp_path / "trained", trained), tmp_path / "merged").certificate.measurements
+
+    assert (bf16.variant, rounded.variant) == ("bf16_base", f"{kind}_base")
+    assert 0 <= rounded.kl_nats < bf16.kl_nats
+
+
 def test_the_folder_holds_the_chosen_merge_only_and_loads(tiny: TinyLine, qlora: Trained, tmp_path: Path) -> None:
     merged = merge(tiny, qlora, tmp_path)
 

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.fakes_training import TinyLine, sft_section
 from training.adapters import load_adapter, new_adapter, save_adapter, trainable_parameters
-from training.builders import load_base, load_tokenizer, settle
+from training.builders import dequantised_weights, load_base, load_tokenizer, settle
 from training.checkpoints import CheckpointFolder
-from training.config import ModelSection, SftSection
+from training.config import ModelSection, QuantizationSection, SftSection
 from training.context import config_changes
 from training.devices import Ranks
 from training.errors import MergeError, ModelError
@@ -44,6 +44,7 @@ MOVES: list[tuple[Name, dict[str, Any], str, str]] = [
     ("adalora", {"r": 16}, "llama", r"\.lora_[ABE]\."),
     ("lora", {"also_train": ["embeddings", "norms"]}, "llama", LORA + r"|embed_tokens|norm"),
     ("lora", {"experts": True, "target_modules": QKV, "dropout": 0.0}, "mixtral", LORA),
+    ("lora", {"experts": True, "target_modules": QKV, "dropout": 0.0}, "qwen3_moe", LORA),
     ("lora", {"target_modules": QKV, "also_train": ["router"]}, "mixtral", LORA + r"|\.mlp\.gate\.weight"),
     ("ia3", {}, "llama", r"\.ia3_l\."),
     ("bottleneck", {}, "llama", r"\.bottleneck\."),
@@ -70,7 +71,7 @@ def section_of(method: Name, changes: dict[str, Any], **more: Any) -> SftSection
 
 @pytest.fixture(scope="module")
 def lines(tiny: TinyLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyLine]:
-    made = {name: TinyLine(tmp_path_factory.mktemp(name), architecture=name) for name in ("qwen2", "mixtral")}
+    made = {name: TinyLine(tmp_path_factory.mktemp(name), architecture=name) for name in ("qwen2", "mixtral", "qwen3_moe")}
     return {"llama": tiny, **made}
 
 
@@ -108,20 +109,24 @@ def test_its_parameters_and_only_they_move_and_become_the_weights_that_are_serve
     if not METHODS[method].mergeable:
         with pytest.raises(MergeError, match="cannot be folded"):
             read_updates(tmp_path / "out")
-    elif section.quantization is None:
-        assert_served_as_trained(line, adapted, tmp_path)
+    else:
+        assert_served_as_trained(line, adapted, section.quantization, tmp_path)
 
 
-def assert_served_as_trained(line: TinyLine, adapted: Any, folder: Path) -> None:
-    """The folded weights give the trained model's logits, but for one rounding to bf16; the base's do not."""
+def assert_served_as_trained(line: TinyLine, adapted: Any, quantization: QuantizationSection | None, folder: Path) -> None:
+    """The folded weights give the trained model's logits, but for one rounding to bf16; the base's do not.
+
+    A base that was rounded in training is the one that is folded into, and that is compared with.
+    """
     base, ids = Path(line.base.folder), torch.arange(3, 40)[None]
+    weight = dequantised_weights(load_base(base, quantization))
     (folder / "merged").mkdir()
-    fold(base, read_updates(folder / "out"), folder / "merged", lambda name, tensor: tensor, lambda done, total: None)
-    merged, loaded = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32), load_base(base, None)
+    fold(base, read_updates(folder / "out"), folder / "merged", weight, lambda done, total: None)
+    merged, loaded = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32), load_base(base, quantization)
     with torch.no_grad():
         trained = adapted.eval().float()(ids).logits
         served, plain = merged(ids).logits, loaded.float()(ids).logits
-        again = load_adapter(load_base(base, None), folder / "out", trainable=False).eval().float()(ids).logits
+        again = load_adapter(load_base(base, quantization), folder / "out", trainable=False).eval().float()(ids).logits
     learned = float((plain - trained).norm())
     assert float((served - trained).norm()) < learned / 10
     assert float((again - trained).norm()) < learned / 10

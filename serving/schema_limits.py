@@ -92,7 +92,7 @@ def _check_pattern(pattern: object, param: str) -> None:
 
 
 def _walk(schema: object) -> Iterator[tuple[str, object]]:
-    """Every key and value at any depth; the depth itself is bounded with the body's."""
+    """Every key and value, and every entry of a list, at any depth; the depth itself is bounded with the body's."""
     level = [schema]
     while level:
         node = level.pop()
@@ -100,6 +100,7 @@ def _walk(schema: object) -> Iterator[tuple[str, object]]:
             yield from node.items()
             level.extend(node.values())
         elif isinstance(node, list):
+            yield from (("", each) for each in node)
             level.extend(node)
 
 

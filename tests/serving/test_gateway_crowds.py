@@ -1,8 +1,14 @@
-"""Ten thousand of something: hang-ups, wrong names, wrong keys. Callers and slot are bare protocols, so that the gateway is what works."""
+"""Ten thousand of something: hang-ups, wrong names, wrong keys; and callers that mean harm.
+
+Where there are ten thousand, callers and slot are bare protocols, so that the gateway is what works.
+"""
 
 import asyncio
 import json
 import os
+import statistics
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -123,3 +129,46 @@ async def test_ten_thousand_wrong_models_and_keys_make_no_series() -> None:
         assert lines[0] == lines[-1]
         assert len(lines) == 2
         assert stack.outcomes("none") == {"rejected": TIMES}
+
+
+async def latencies_s(stack: Stack, for_s: float) -> tuple[float, float]:
+    """The median and the 95th percentile of plain questions, asked one after the other for so long."""
+    took: list[float] = []
+    end_s = time.perf_counter() + for_s
+    while (began_s := time.perf_counter()) < end_s:
+        async with stack.post() as response:
+            assert response.status == 200
+            await response.read()
+        took.append(time.perf_counter() - began_s)
+        await asyncio.sleep(0.004)
+    assert len(took) >= 10
+    return statistics.median(took), sorted(took)[len(took) * 95 // 100]
+
+
+@asynccontextmanager
+async def abusers(stack: Stack) -> AsyncIterator[None]:
+    """50 MB bodies, deep ones, wide ones, n of a billion, endless schemas, and 200 callers that trickle, all the time."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.fakes_gateway_abuser", str(port_of(stack)), KEY, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline() == b"ready\n"
+        yield
+        assert process.returncode is None
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_nobody_waits_long_because_of_callers_that_mean_harm() -> None:
+    """Generous bounds, for a machine that does other things too: the abusers share its cores, and 1 ms may be 10."""
+    async with one_slot() as (stack, _):
+        quiet_s, _ = await latencies_s(stack, 1)
+        async with abusers(stack):
+            median_s, slow_s = await latencies_s(stack, 3)
+    print(f"median {quiet_s * 1e3:.1f} ms, among abusers {median_s * 1e3:.1f} ms, 95 % of them within {slow_s * 1e3:.1f} ms")
+    assert stack.outcomes("none")["client_error"] >= 5
+    assert slow_s < 1
+    assert median_s <= 20 * max(quiet_s, 0.01)

@@ -50,6 +50,25 @@ def test_a_wide_body_is_not_a_deep_one() -> None:
     assert read({"messages": MESSAGES * 500}).model == "clinic"
 
 
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("[]," * 17_000, False),
+        ('{"a":0},' * 17_000, False),
+        ('"[{",' * 9_000, True),
+        ('"\\\\","[[\\"[[",' * 5_000, True),
+        ("0," * 100_000, True),
+    ],
+    ids=["lists", "objects", "brackets in strings", "brackets between quotes in strings", "numbers"],
+)
+def test_lists_and_objects_are_counted_before_they_are_built_and_brackets_in_texts_are_none(text: str, passes: bool) -> None:
+    body = b'{"model": "m", "seed": [%b0]}' % text.encode()
+    if passes:
+        assert read_request(body, CHAT_FIELDS, CAPS).model == "m"
+    else:
+        assert "lists and objects" in refusal(body).message
+
+
 def test_of_two_models_the_one_that_was_checked_is_the_one_that_goes_up() -> None:
     """JSON parsers differ on duplicate keys, so the body is written anew rather than passed on."""
     request = read_request(b'{"model": "other", "model": "clinic", "messages": [{"role": "user"}]}', CHAT_FIELDS, CAPS)
@@ -165,6 +184,7 @@ def test_what_costs_the_engine_time_without_bound_is_refused_by_name(fields: dic
         ({"type": "string", "pattern": "x" * 257}, False),
         ({"patternProperties": {"(?=a)": {}}}, False),
         ({"enum": list(range(501))}, False),
+        ({"required": ["a"] * 2_001}, False),
         ({"anyOf": [{"const": n} for n in range(2001)]}, False),
     ],
 )

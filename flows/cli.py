@@ -115,19 +115,25 @@ def validate(recipe: RecipePath) -> None:
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    gateway_only: Annotated[bool, typer.Option("--gateway-only", help="one more gateway, beside the server of the registry")] = False,
+) -> None:
     """Serve every champion in the foreground: supervisor, vLLM slots, gateway and metrics. Ctrl-C drains and stops.
 
     TUNEGATE_GATEWAY_WORKERS=N has N processes take callers; SIGHUP exchanges them one by one, without a loss.
     """
     from flows.prefect_events import prefect_outlets
+    from serving.gateway_only import serve_callers
     from serving.server import serve as serve_until_stopped
     from serving.settings import load_settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = load_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
-    serve_until_stopped(settings, more_outlets=prefect_outlets(os.environ.get("PREFECT_API_URL")))
+    if gateway_only:
+        serve_callers(settings)
+    else:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        serve_until_stopped(settings, more_outlets=prefect_outlets(os.environ.get("PREFECT_API_URL")))
 
 
 @app.command()

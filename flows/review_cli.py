@@ -55,7 +55,7 @@ def serve(release: ReleaseId, port: Port = _DEFAULT_PORT, against: Against = Non
     from evaluation.review_app import create_review_app
     from evaluation.review_votes import VoteBook
     from flows.reviewing import under_review
-    from serving.server import listen
+    from serving.gateway_front import listen
     from serving.settings import load_settings
 
     under = under_review(load_settings().home, release, against)

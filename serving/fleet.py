@@ -5,10 +5,10 @@ Knows nothing of processes. Next: `supervisor.py`, which makes the two agree.
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from serving.errors import AlreadyServing
-from serving.records import ServerInfo, SlotInfo
+from serving.records import ServerInfo, SlotInfo, SlotState
 from serving.tables import server, slot_leases, slots
 
 FRESH_S = 5.0
@@ -45,9 +45,9 @@ def set_slot(connection: Connection, info: SlotInfo) -> None:
     connection.execute(insert(slots).values(info.model_dump()))
 
 
-def drop_slot(connection: Connection, release_id: str | None = None) -> None:
-    """Forget one slot, or all."""
-    connection.execute(delete(slots) if release_id is None else delete(slots).where(slots.c.release_id == release_id))
+def drop_slot(connection: Connection, release_id: str) -> None:
+    """Forget one slot."""
+    connection.execute(delete(slots).where(slots.c.release_id == release_id))
 
 
 def live_server(connection: Connection, now: datetime) -> ServerInfo | None:
@@ -57,7 +57,8 @@ def live_server(connection: Connection, now: datetime) -> ServerInfo | None:
 
 
 def beat(connection: Connection, info: ServerInfo) -> None:
-    """Be the server, or go on being it. A new server forgets the slots of the one before: its engines ended with it.
+    """Be the server, or go on being it. A new server forgets the slots of the one before: its engines ended with it. Those that somebody
+    else runs, and that were ready, go on.
 
     Raises:
         AlreadyServing: another one is alive.
@@ -71,7 +72,7 @@ def beat(connection: Connection, info: ServerInfo) -> None:
         )
     known = connection.scalar(select(server.c.boot_id).where(server.c.boot_id == info.boot_id))
     if known is None:
-        drop_slot(connection)
+        connection.execute(delete(slots).where(or_(slots.c.pid.is_not(None), slots.c.state != SlotState.READY)))
     connection.execute(delete(server))
     connection.execute(insert(server).values(info.model_dump()))
 

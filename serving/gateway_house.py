@@ -10,7 +10,7 @@ from typing import Protocol
 from serving.gateway_order import Side
 from serving.keeping import Keeper, Kept
 from serving.live_sample import LiveSample
-from serving.metrics import ServerMetrics
+from serving.metrics import CallerMetrics
 from serving.settings import Settings
 
 
@@ -55,11 +55,10 @@ class House(Protocol):
 class OwnHouse:
     """All of it in this process."""
 
-    def __init__(self, settings: Settings, metrics: ServerMetrics) -> None:
+    def __init__(self, settings: Settings, metrics: CallerMetrics) -> None:
         self.keeper = Keeper(settings.kept_folder, max_bytes=settings.capture_max_mb << 20, max_age_s=settings.capture_days * 86_400)
         self.sample = LiveSample(settings.live_folder, metrics.live, per_minute=settings.live_checks_per_minute)
         self._metrics = metrics
-        metrics.line.retrain_within(settings.retrain_days)
         if settings.capture_ratio:
             self.keeper.start()
         else:

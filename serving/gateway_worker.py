@@ -19,7 +19,7 @@ from time import monotonic
 
 import uvloop
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from serving.admin_api import AdminDesk
 from serving.admin_door import WithAdmin
@@ -40,7 +40,7 @@ from serving.rollout_counts import Tallies
 from serving.rollout_tally import TallyTeller
 from serving.routing import RoutingTable, View, follow, refresh
 from serving.settings import Settings
-from serving.slots import read_key
+from serving.slot_keys import SlotKeys
 from serving.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -146,10 +146,7 @@ class Worker:
             metrics.follow(snapshot)
             self._teller.observe(snapshot)
 
-        def key_of(release_id: str) -> SecretStr | None:
-            return read_key(self._settings.slot_folder(release_id))
-
-        return View(RoutingTable(), KeyRing({}), observe, key_of, seen=metrics.registry_seen)
+        return View(RoutingTable(), KeyRing({}), observe, SlotKeys(self._settings), seen=metrics.registry_seen)
 
     async def run(self) -> None:
         """Take callers until SIGTERM, then drain; end at once when the server has gone.

@@ -14,6 +14,7 @@ import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from serving.gateway_house import OwnHouse
 from serving.gateway_ledger import Ledger
 from serving.gateway_talk import MOST_LINE_BYTES, Answer, Said, Terms, spelled_out
 from serving.keeping import Kept
-from serving.metrics import ServerMetrics
+from serving.metrics import CallerMetrics
 from serving.metrics_workers import WorkersMetrics
 from serving.settings import Settings
 from serving.supervisor import backoff_s
@@ -37,12 +38,14 @@ _SETTLED_S = 60.0
 
 
 class Staff:
-    """What `gateway_door.Door` is for one process: `open` and `close`. SIGHUP exchanges all workers, without a loss."""
+    """What `gateway_door.Door` is for one process: `open` and `close`. SIGHUP exchanges all workers, without a loss.
 
-    def __init__(self, settings: Settings, house: OwnHouse, metrics: ServerMetrics) -> None:
+    `folder` is where they count; nobody else's may lie there.
+    """
+
+    def __init__(self, settings: Settings, house: OwnHouse, metrics: CallerMetrics, folder: Path) -> None:
         self._settings, self._house = settings, house
-        folder = settings.home / "workers"
-        shutil.rmtree(folder, ignore_errors=True)  # counted by the server before this one
+        shutil.rmtree(folder, ignore_errors=True)  # counted by the process before this one
         folder.mkdir(mode=0o700, parents=True)
         self._folder, self._metrics = folder, WorkersMetrics(metrics.registry, folder)
         # While they are exchanged, there are twice as many.

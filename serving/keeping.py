@@ -159,7 +159,7 @@ class Keeper:
         for path in segments:
             if path.stat().st_mtime < oldest_s or size > self._max_bytes * 3 // 4:
                 size -= path.stat().st_size
-                path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)  # another gateway of this home may have been faster
 
 
 def masked_line(masker: Masker, record: Kept) -> bytes:

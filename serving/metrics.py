@@ -20,16 +20,57 @@ from serving.rollout_counts import Tallies
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class ServerMetrics:
-    """What a server says of releases, slots, the line, live answers and its house; not of requests."""
+class CallerMetrics:
+    """What every process that takes callers says, besides their requests: what was found in the answers that it looked at."""
 
     def __init__(self) -> None:
         # The *_created twins double the series and no query uses them.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the package leaves this one out of its types
         # One of its own, so that tests do not share counters.
         self.registry, self.tallies = CollectorRegistry(), Tallies()
+        self.live = LiveMetrics(self.registry, self.tallies)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Say what the registry says. Cheap; call it on each change."""
+        self.live.follow(snapshot)
+
+    def registry_seen(self) -> None:
+        """The registry has answered whoever follows it for these metrics; several gateway workers say so themselves."""
+
+    def slots(self) -> bytes:
+        """Where the engines' own metrics are, for Prometheus' `http_sd_configs`: the server says it, and nobody else."""
+        return b"[]"
+
+    def render(self) -> bytes:
+        """The page Prometheus scrapes, in `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+
+class LoneMetrics(CallerMetrics):
+    """Those of a gateway without a server around it, in one process: its requests, and itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ProcessCollector(registry=self.registry)
+        self.traffic = RequestMetrics(self.registry, self.tallies)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Say what the registry says of requests."""
+        super().follow(snapshot)
+        self.traffic.follow(snapshot)
+
+    def registry_seen(self) -> None:
+        """The registry has answered."""
+        self.traffic.registry_seen()
+
+
+class ServerMetrics(CallerMetrics):
+    """What a server says of releases, slots, the line, live answers and its house; not of requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._declare_releases()
-        self.line, self.live, self.house = LineMetrics(self.registry), LiveMetrics(self.registry, self.tallies), HouseMetrics(self.registry)
+        self.line, self.house = LineMetrics(self.registry), HouseMetrics(self.registry)
         self.training, self.rollouts = TrainingMetrics(self.registry), RolloutMetrics(self.registry)
         self._slots: list[dict[str, object]] = []
         self._steps: dict[tuple[str, State], int] = {}
@@ -49,7 +90,7 @@ class ServerMetrics:
         self._transitions = Counter("tunegate_release_transitions", "Registry transitions seen", ["public_name", "to"], registry=registry)
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Say what the registry says: releases, generation, slot states, transitions. Cheap; call it on each change."""
+        """Say what the registry says: releases, generation, slot states, transitions."""
         self._release_info.clear()
         for release in snapshot.releases:
             self._release_info.labels(release.id, release.public_name, release.state.value, release.model_digest).set(1)
@@ -65,8 +106,8 @@ class ServerMetrics:
             self._transitions.labels(public_name, to.value).inc(max(0, steps - self._steps.get((public_name, to), 0)))
         self._steps = dict(snapshot.steps)
 
+        super().follow(snapshot)
         self.line.follow(snapshot)
-        self.live.follow(snapshot)
         self.training.follow(snapshot)
         self.rollouts.follow(snapshot)
         self._slots = _scrape_targets(snapshot)
@@ -78,10 +119,6 @@ class ServerMetrics:
     def slots(self) -> bytes:
         """Where the engines' own metrics are, for Prometheus' `http_sd_configs`."""
         return json.dumps(self._slots).encode()
-
-    def render(self) -> bytes:
-        """The page Prometheus scrapes, in `CONTENT_TYPE`."""
-        return generate_latest(self.registry)
 
 
 class GatewayMetrics(ServerMetrics):

@@ -38,11 +38,14 @@ def check_address(url: str) -> str:
 
 def keeps_a_secret(url: str) -> bool:
     """Whether nobody on the way to it can read along: HTTPS, or this machine itself."""
-    parts = urlsplit(fill(url, "clinic-1", "clinic"))
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
+    return urlsplit(fill(url, "clinic-1", "clinic")).scheme == "https" or is_loopback(url)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether it is an address that only this machine itself can reach."""
+    host = urlsplit(fill(url, "clinic-1", "clinic")).hostname or ""
     try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

@@ -13,11 +13,15 @@ from serving.errors import SlotError
 from serving.outside_address import fill
 from serving.records import Release
 from serving.settings import Settings
-from serving.slots import KEY_NAME
-from training.atomic import write_text
+from serving.slots import KEY_NAME, write_key
 
 _PACE = Pace(every_s=2.0, answer_s=60.0, page_s=5.0)
 _NO_KEY = "none"
+
+
+def key_of(settings: Settings) -> SecretStr:
+    """The key that such an engine is asked with; a word that says nothing, where it wants none."""
+    return settings.outside_key if settings.outside_key.get_secret_value() else SecretStr(_NO_KEY)
 
 
 class OutsideEngine:
@@ -30,7 +34,7 @@ class OutsideEngine:
         self._folder, self._start_timeout_s = settings.slot_folder(release.id), settings.start_timeout_s
         self.base_url = fill(settings.outside_url, release.id, release.public_name)
         self.served_name = fill(settings.outside_model, release.id, release.public_name)
-        self._key = settings.outside_key if settings.outside_key.get_secret_value() else SecretStr(_NO_KEY)
+        self._key = key_of(settings)
 
     async def start(self) -> None:
         """Keep the key where the gateway looks for it.
@@ -45,7 +49,7 @@ class OutsideEngine:
             )
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_text(self._folder / KEY_NAME, self._key.get_secret_value(), mode=0o600)
+            write_key(self._folder, self._key)
         except OSError as error:
             raise SlotError(f"{self._folder} cannot be written to: {error}", do="give the server's user the right to") from error
 

@@ -287,7 +287,7 @@ class Registry:
             fleet.drop_slot(connection, release_id)
 
     def beat(self, info: ServerInfo) -> None:
-        """Be the server, or go on being it; `beat_at` is set to now. A new server forgets the slots of the one before.
+        """Be the server, or go on being it; `beat_at` is set to now. A new server forgets the engines that the one before had started.
 
         Raises:
             AlreadyServing: another one is alive.

@@ -25,8 +25,8 @@ from serving.registry import Registry, utc_now
 
 _log = logging.getLogger(__name__)
 
-KeyReader = Callable[[str], SecretStr | None]
-"""release id -> the key its slot asks for; None when there is none."""
+KeyReader = Callable[[SlotInfo], SecretStr | None]
+"""slot -> the key it asks for; None when there is none, or it must not be asked from here."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _is_changing(champion_id: str, snapshot: Snapshot) -> bool:
 def _backend(slot: SlotInfo | None, read_key: KeyReader) -> Backend | None:
     if slot is None or slot.base_url is None:
         return None
-    key = read_key(slot.release_id)
+    key = read_key(slot)
     return None if key is None else Backend(slot.release_id, slot.base_url, key, slot.served_name)
 
 

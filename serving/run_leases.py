@@ -19,6 +19,7 @@ from serving import fleet
 from serving.audit_log import Entry, append
 from serving.errors import RunUnderWay
 from serving.lifecycle import State
+from serving.machine import boot_id
 from serving.tables import audit_log, releases, runs
 
 EVERYTHING = "*"
@@ -27,7 +28,6 @@ BEAT_S = 5.0
 _FRESH = timedelta(seconds=60)
 _OLD_NEWS = timedelta(days=1)
 _ENDS = ("run.finished", "run.failed", "run.crashed")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,6 @@ def subject_of(name: str) -> str:
 def this_process() -> Holder:
     """The holder that this process would be."""
     return Holder(socket.gethostname(), boot_id(), os.getpid(), started(os.getpid()) or "")
-
-
-def boot_id() -> str:
-    """Differs after each start of the machine."""
-    return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else f"{psutil.boot_time():.0f}"
 
 
 def started(pid: int) -> str | None:

@@ -72,8 +72,9 @@ class Supervisor:
         self._serving: frozenset[str] = frozenset()
         self._rows: dict[str, SlotInfo | None] = {}
         self._unsaid: set[str] = set()
+        self._inherited: set[str] = set()
         self._speaking = asyncio.Lock()
-        self._blind = False
+        self._blind = self._closing = False
         self._handover_s = _HANDOVER_S + 5 * settings.poll_s
 
     async def run(self) -> None:
@@ -96,6 +97,7 @@ class Supervisor:
         snapshot = await self._keep_warm(await asyncio.to_thread(self._registry.snapshot))
         wanted = wanted_releases(snapshot, self._now())
         self._forget_ended()
+        self._inherit(snapshot, wanted)
         kept = {rollout.champion_id for rollout in snapshot.rollouts}
         given = await self._places(list(wanted.values()), kept)
         for release_id, task in self._tending.items():
@@ -134,8 +136,17 @@ class Supervisor:
         self._waiting = waiting
         await self._flush_or_wait()
 
+    def _inherit(self, snapshot: Snapshot, wanted: Mapping[str, Release]) -> None:
+        """Engines of others that were ready under the server before: callers go on to them until there is something to say."""
+        self._inherited |= {slot.release_id for slot in snapshot.slots if _is_elsewhere(slot) and slot.release_id not in self._rows}
+        for release_id in self._inherited - wanted.keys():
+            self._inherited.discard(release_id)
+            self._rows[release_id] = None
+            self._unsaid.add(release_id)
+
     async def stop(self) -> None:
-        """Drain and stop every slot."""
+        """Drain and stop every slot; what others run stays known to the gateways that go on."""
+        self._closing = True
         tasks = list(self._tending.values())
         for task in tasks:
             if not task.cancelling():
@@ -183,9 +194,14 @@ class Supervisor:
                 await self._say(release.id, SlotState.FAILED, history, history.reason)
                 await asyncio.sleep(backoff_s(history.in_a_row, self._settings.restart_first_s, self._settings.restart_cap_s))
         finally:
-            self._rows[release.id] = None
-            self._unsaid.add(release.id)
+            if not self._goes_on_elsewhere(release):
+                self._rows[release.id] = None
+                self._unsaid.add(release.id)
             await self._flush_or_wait()
+
+    def _goes_on_elsewhere(self, release: Release) -> bool:
+        row = self._rows.get(release.id)
+        return self._closing and (release.id in self._inherited or (row is not None and _is_elsewhere(row)))
 
     async def _verified(self, release: Release, history: "_Crashes") -> None:
         """Return when the artefact is what was judged; until then the slot is failed, and the files are looked at for a change."""
@@ -226,7 +242,7 @@ class Supervisor:
             if release.id in self._making_room:
                 await self._say(release.id, SlotState.STOPPING, history, "makes room for another engine", slot)
                 await asyncio.sleep(self._handover_s)  # until every gateway has seen it, and sends nothing more
-            else:
+            elif not self._goes_on_elsewhere(release):
                 await self._say(release.id, SlotState.STOPPING, history, "no longer wanted", slot)
             raise
         finally:
@@ -241,6 +257,9 @@ class Supervisor:
         return await asyncio.to_thread(check_start, self._settings.live_folder, release.id, release.model_digest, endpoint)
 
     async def _say(self, release_id: str, state: SlotState, history: "_Crashes", reason: str, slot: Engine | None = None) -> None:
+        if state is SlotState.STARTING and release_id in self._inherited:
+            return
+        self._inherited.discard(release_id)
         self._rows[release_id] = SlotInfo(
             release_id=release_id,
             state=state,
@@ -271,6 +290,10 @@ class Supervisor:
                     await asyncio.to_thread(self._registry.set_slot, row)
                 if self._rows[release_id] is row:
                     self._unsaid.discard(release_id)
+
+
+def _is_elsewhere(slot: SlotInfo) -> bool:
+    return slot.state is SlotState.READY and slot.pid is None
 
 
 class _Crashes:

@@ -23,12 +23,16 @@ ROOT = Path(__file__).parents[1]
 
 SERVE = """
 import sys
+from serving.gateway_only import serve_callers
 from serving.server import serve
 from serving.settings import load_settings
 from tests.fakes_serving import fake_engine
 from training.errors import TunegateError
 try:
-    serve(load_settings(), fake_engine(*sys.argv[1:]))
+    if sys.argv[1:] == ["--gateway-only"]:
+        serve_callers(load_settings())
+    else:
+        serve(load_settings(), fake_engine(*sys.argv[1:]))
 except TunegateError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -40,15 +44,24 @@ class Site:
 
     script = SERVE
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder, self.home, self.port = folder, folder / "home", free_port()
         self.started = list[subprocess.Popen[str]]()
-        self.registry = Registry(f"sqlite:///{self.home / 'registry.db'}")
+        self.url = url or f"sqlite:///{self.home / 'registry.db'}"
+        self.registry = Registry(self.url)
         self.champion = champion(self.registry, digest=write_model(folder / "a", "first"), folder=folder / "a")
         _, self.secret = self.registry.create_key("test", [Scope.INFER])
 
     def start(self, *flags: str, port: int | None = None, **settings: object) -> subprocess.Popen[str]:
-        own = {"HOME": self.home, "PORT": port or self.port, "DRAIN_S": 5, "RECONCILE_S": 0.1, "RESTART_FIRST_S": 0.1, **settings}
+        own = {
+            "HOME": self.home,
+            "REGISTRY_URL": self.url,
+            "PORT": port or self.port,
+            "DRAIN_S": 5,
+            "RECONCILE_S": 0.1,
+            "RESTART_FIRST_S": 0.1,
+            **settings,
+        }
         env = {**os.environ, "PYTHONPATH": str(ROOT), **{f"TUNEGATE_{name}": str(value) for name, value in own.items()}}
         server = subprocess.Popen([sys.executable, "-c", self.script, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
         self.started.append(server)

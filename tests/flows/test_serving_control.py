@@ -12,8 +12,8 @@ import pytest
 from flows.errors import ServingFailed
 from flows.judging import register
 from flows.serving_control import endpoint_of, ensure_server, start_slot, stop_server, wait_for_slot
+from serving.gateway_front import listen
 from serving.registry import Registry
-from serving.server import listen
 from serving.settings import Settings
 from serving.slots import free_port
 from tests.fakes_flows import SAFE, Site, merged_model

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from serving.engine_probe import Pace
 from serving.engines import engine_for, verify_before_start
 from serving.errors import SlotError
 from serving.outside_engine import OutsideEngine
-from serving.records import Release
+from serving.records import Release, SlotInfo, SlotState
 from serving.registry import Registry
 from serving.routing import Leases, routes_of
 from serving.settings import Settings
-from serving.slots import free_port, read_key
+from serving.slot_keys import SlotKeys
+from serving.slots import free_port
 from serving.supervisor import Supervisor
 from tests.fakes_gateway import PUBLIC_NAME, gateway_over
-from tests.fakes_serving import url_in
+from tests.fakes_serving import candidate, slot_info, url_in
 
 KEY, MODEL = "outside-key", "served-elsewhere"
 
@@ -83,16 +85,67 @@ def test_a_champion_that_somebody_else_runs_answers_through_the_gateway(tmp_path
                     while not (slots := registry.slots()) or slots[0].state != "ready":
                         await asyncio.sleep(0.02)
                 assert (slots[0].base_url, slots[0].served_name, slots[0].pid) == (url, MODEL, None)
-                routes = routes_of(registry.snapshot(), lambda each: read_key(settings.slot_folder(each)), Leases())
+                routes = routes_of(registry.snapshot(), SlotKeys(settings), Leases())
                 async with gateway_over(routes) as stack, await stack.ask() as answer:
                     assert (answer.status, answer.headers["x-tunegate-release"]) == (200, release.id)
                     assert json.loads(await answer.read())["choices"][0]["message"]["content"] == "word"
                 supervisor.cancel()
                 await asyncio.gather(supervisor, return_exceptions=True)
-                assert registry.slots() == ()
+                (left,) = registry.slots()
+                assert (left.state, left.base_url) == ("ready", url)  # gateways beside this server go on with it
         assert {asked["model"] for asked in stub.asked} == {MODEL}
 
     asyncio.run(story())
+
+
+def test_gateways_go_on_with_an_engine_elsewhere_while_the_next_server_looks_at_it(tmp_path: Path) -> None:
+    """Nobody answers at its address any more: callers are sent there until the next server has found that out, not until it has begun."""
+
+    async def story(registry: Registry) -> None:
+        release, stub = outside_release(registry), Stub()
+        async with stub.running() as url:
+            settings = settings_in(tmp_path, url, start_timeout_s=1)
+            first = Supervisor(registry, settings, no_command)
+            await first.reconcile()
+            await state_is(registry, release, SlotState.READY)
+            await first.stop()
+        second, states = Supervisor(registry, settings, no_command), list[str]()
+        await second.reconcile()
+        async with asyncio.timeout(20):
+            while states[-1:] != ["failed"]:
+                states += [slot.state for slot in registry.slots()]
+                await asyncio.sleep(0.02)
+        assert list(dict.fromkeys(states)) == ["ready", "failed"]
+        await second.stop()
+        assert registry.slots() == ()
+
+    with Registry(url_in(tmp_path)) as registry:
+        asyncio.run(story(registry))
+
+
+def test_an_engine_elsewhere_that_nobody_wants_any_more_is_forgotten_by_the_next_server(tmp_path: Path) -> None:
+    async def story(registry: Registry) -> None:
+        supervisor = Supervisor(registry, settings_in(tmp_path, "http://127.0.0.1:1"), no_command)
+        await supervisor.reconcile()
+        await supervisor.reconcile()
+        assert [(slot.release_id, slot.state) for slot in registry.slots()] == [(wanted.id, SlotState.READY)]
+        await supervisor.stop()
+
+    with Registry(url_in(tmp_path)) as registry:
+        wanted, unwanted = outside_release(registry), candidate(registry, name="other")
+        for number, release in enumerate((wanted, unwanted)):
+            registry.set_slot(ready_at(release, f"http://engine.example:{8000 + number}"))
+        asyncio.run(story(registry))
+
+
+def ready_at(release: Release, url: str) -> SlotInfo:
+    return slot_info(release.id, SlotState.READY, datetime.now(UTC)).model_copy(update={"base_url": url, "pid": None})
+
+
+async def state_is(registry: Registry, release: Release, state: SlotState) -> None:
+    async with asyncio.timeout(20):
+        while not any((slot.release_id, slot.state) == (release.id, state) for slot in registry.slots()):
+            await asyncio.sleep(0.02)
 
 
 def no_command(release: Release, port: int) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from serving.keys import KeyRing, Scope
-from serving.records import Release, SlotState, Snapshot
+from serving.records import Release, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry
 from serving.routing import Backend, Leases, Route, RoutingTable, Target, View, choose, follow, routes_of
 from tests.fakes_serving import EVIDENCE, Clock, approved, canary, champion, slot_info, url_in
@@ -56,8 +56,8 @@ class Desk:
         asyncio.run(run())
 
 
-def read_key(release_id: str) -> SecretStr | None:
-    return SecretStr(f"key of {release_id}")
+def read_key(slot: SlotInfo) -> SecretStr | None:
+    return SecretStr(f"key of {slot.release_id}")
 
 
 @pytest.fixture

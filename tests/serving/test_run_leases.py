@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from serving.errors import RunUnderWay
+from serving.machine import boot_id
 from serving.registry import Registry
-from serving.run_leases import EVERYTHING, Holder, boot_id, started, this_process
+from serving.run_leases import EVERYTHING, Holder, started, this_process
 from tests.fakes_serving import Clock, candidate
 from training.errors import TunegateError
 

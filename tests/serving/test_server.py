@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from serving.errors import PortInUse, ServerError
+from serving.gateway_front import listen
 from serving.rollout_section import RolloutSection
-from serving.server import listen
 from serving.slots import free_port
 from tests.fakes_serving import EVIDENCE, approved, write_model
 from tests.fakes_site import Site, ask, until

@@ -165,7 +165,7 @@ def test_alertmanager_takes_its_file() -> None:
     assert "SUCCESS" in run("amtool", "check-config", "alertmanager/alertmanager.yml")
 
 
-@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 13), ("training", 4)])
+@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 17), ("training", 4)])
 def test_every_kubernetes_object_fits_its_schema(folder: str, at_least: int) -> None:
     checked = [each for each in objects(folder) if each["kind"] not in NO_SCHEMA]
     for each in checked:
@@ -189,15 +189,59 @@ def test_no_pod_runs_as_root_or_may_become_it(folder: str) -> None:
     assert [each["name"] for each in containers if each["securityContext"]["allowPrivilegeEscalation"] is not False] == []
 
 
-def test_only_the_gateway_and_the_monitoring_reach_an_engine() -> None:
+def test_only_gateways_and_the_monitoring_reach_an_engine() -> None:
     (policy,) = [each for each in of_kind("base", "NetworkPolicy") if each["metadata"]["name"] == "engines"]
     (engine,) = of_kind("release", "Deployment")
     selected = policy["spec"]["podSelector"]["matchLabels"]
     assert selected.items() <= engine["spec"]["template"]["metadata"]["labels"].items()
-    (server,) = of_kind("base", "StatefulSet")
     callers = [one for rule in policy["spec"]["ingress"] for one in rule["from"]]
-    assert callers[0]["podSelector"]["matchLabels"].items() <= server["spec"]["template"]["metadata"]["labels"].items()
+    admitted = callers[0]["podSelector"]["matchLabels"].items()
+    pods = {each["metadata"]["name"]: pod_of(each) for each in objects("engines") if each["kind"] in ("Deployment", "StatefulSet")}
+    assert {name for name, pod in pods.items() if admitted <= pod["metadata"]["labels"].items()} == {"tunegate", "gateway"}
     assert [list(one) for one in callers] == [["podSelector"], ["namespaceSelector"]]
+
+
+def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = workload["spec"]["template"]
+    return found
+
+
+def gateway_objects() -> dict[str, dict[str, Any]]:
+    """Kind -> the object of the gateways beside the server's."""
+    return {each["kind"]: each for each in objects("engines") if each["metadata"]["name"] == "gateway"}
+
+
+def test_gateways_are_two_at_least_and_neither_a_drain_nor_an_update_takes_the_last_one() -> None:
+    found = gateway_objects()
+    spec = found["Deployment"]["spec"]
+    assert spec["replicas"] == found["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 2
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert found["PodDisruptionBudget"]["spec"]["minAvailable"] == 1
+    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == found["Deployment"]["metadata"]["name"]
+    labels = pod_of(found["Deployment"])["metadata"]["labels"].items()
+    selectors = [spec["selector"]["matchLabels"], found["Service"]["spec"]["selector"]]
+    selectors += [found[kind]["spec"]["podSelector" if kind == "NetworkPolicy" else "selector"]["matchLabels"] for kind in (
+        "PodDisruptionBudget", "NetworkPolicy")]  # fmt: skip
+    assert [selector for selector in selectors if not selector.items() <= labels] == []
+    assert found["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items() <= found["Service"]["metadata"]["labels"].items()
+
+
+def test_a_gateway_drains_before_it_is_killed_and_reads_the_servers_registry() -> None:
+    pod = pod_of(gateway_objects()["Deployment"])["spec"]
+    container = pod["containers"][0]
+    assert container["args"] == ["serve", "--gateway-only"]
+    pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > pause_s + Settings().drain_s
+    (server,) = of_kind("engines", "StatefulSet")
+    shared = ("TUNEGATE_REGISTRY_URL", "TUNEGATE_OUTSIDE_URL", "TUNEGATE_OUTSIDE_KEY")
+    told = [{one["name"]: one for one in each["env"]} for each in (container, pod_of(server)["spec"]["containers"][0])]
+    assert [name for name in shared if told[0][name] != told[1][name]] == []
+    assert {name.removeprefix("TUNEGATE_").lower() for name in told[0]} <= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("path", ["base/prometheus.yml", "engines/prometheus-gateway.yml"])
+def test_prometheus_reads_its_file_in_a_pod(path: str) -> None:
+    assert "SUCCESS" in run("promtool", "check", "config", f"kubernetes/{path}", POD_NAME="gateway-1")
 
 
 def made_by_the_server() -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ TunegateError
 │   ├── ChampionChanged               judged against another release than the one in production
 │   ├── NoChampion                    nothing in production, or nothing to go back to
 │   ├── RunUnderWay                   another live process runs the same recipe
+│   ├── LeaseLost                     this run was taken for dead, and another may go on in its place
 │   ├── ApprovalExpired               it was approved, or has waited, for too long
 │   └── ApproverRefused               the terms of the recipe want somebody else to sign
 ├── SlotError                         an engine process that did not come up
@@ -86,6 +87,10 @@ class StoreUnreachable(StoreError):
 
 class RunUnderWay(TransitionRefused):
     """Another live process runs the same recipe, or holds off every run."""
+
+
+class LeaseLost(TransitionRefused):
+    """This run was taken for dead; another one may be at work in the same folders."""
 
 
 class ServerError(TunegateError):

@@ -56,25 +56,36 @@ def live_server(connection: Connection, now: datetime) -> ServerInfo | None:
     return None if row is None else ServerInfo.model_validate(dict(row))
 
 
-def beat(connection: Connection, info: ServerInfo) -> None:
+def last_server(connection: Connection) -> ServerInfo | None:
+    """Whoever was the server last, and has not left, however old its heartbeat is."""
+    row = connection.execute(select(server)).mappings().first()
+    return None if row is None else ServerInfo.model_validate(dict(row))
+
+
+def beat(connection: Connection, info: ServerInfo, gone: ServerInfo | None = None) -> None:
     """Be the server, or go on being it. A new server forgets the slots of the one before: its engines ended with it. Those that somebody
-    else runs, and that were ready, go on.
+    else runs, and that were ready, go on. `gone` was seen not to beat any more, whatever the clocks say.
 
     Raises:
         AlreadyServing: another one is alive.
     """
     other = live_server(connection, info.beat_at)
-    if other is not None and other.boot_id != info.boot_id:
-        raise AlreadyServing(
-            f"a server already looks after this registry: process {other.pid} on {other.hostname}, gateway at {other.host}:{other.port}",
-            why="two servers would start every release twice",
-            do=f"use that one, or stop it (kill {other.pid}); a dead one is forgotten after {FRESH_S:.0f} s",
-        )
+    if other is not None and other.boot_id != info.boot_id and other != gone:
+        raise already_serving(other)
     known = connection.scalar(select(server.c.boot_id).where(server.c.boot_id == info.boot_id))
     if known is None:
         connection.execute(delete(slots).where(or_(slots.c.pid.is_not(None), slots.c.state != SlotState.READY)))
     connection.execute(delete(server))
     connection.execute(insert(server).values(info.model_dump()))
+
+
+def already_serving(other: ServerInfo) -> AlreadyServing:
+    """Two servers would start every release twice."""
+    return AlreadyServing(
+        f"a server already looks after this registry: process {other.pid} on {other.hostname}, gateway at {other.host}:{other.port}",
+        why="two servers would start every release twice",
+        do=f"use that one, or stop it (kill {other.pid}); a dead one is forgotten after {FRESH_S:.0f} s",
+    )
 
 
 def leave(connection: Connection, boot_id: str) -> None:

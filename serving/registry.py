@@ -286,14 +286,14 @@ class Registry:
         with self._database.write() as connection:
             fleet.drop_slot(connection, release_id)
 
-    def beat(self, info: ServerInfo) -> None:
+    def beat(self, info: ServerInfo, gone: ServerInfo | None = None) -> None:
         """Be the server, or go on being it; `beat_at` is set to now. A new server forgets the engines that the one before had started.
 
         Raises:
             AlreadyServing: another one is alive.
         """
         with self._database.write() as connection:
-            fleet.beat(connection, info.model_copy(update={"beat_at": self.now()}))
+            fleet.beat(connection, info.model_copy(update={"beat_at": self.now()}), gone)
 
     def leave(self, boot_id: str) -> None:
         """Stop being the server."""
@@ -304,6 +304,11 @@ class Registry:
         """The live server; None when its last heartbeat is older than 5 s."""
         with self._database.read() as connection:
             return fleet.live_server(connection, self.now())
+
+    def last_server(self) -> ServerInfo | None:
+        """The last server that has not left, alive or not."""
+        with self._database.read() as connection:
+            return fleet.last_server(connection)
 
     def notifier(self, attempts: int) -> Notifier:
         """Who tells outlets what the audit log has to say."""

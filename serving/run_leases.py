@@ -2,11 +2,12 @@
 
 Beside runs of recipes there is other work that must not go on twice, such as a promotion: its name holds a blank and says what it is.
 On its own machine a run lives while its process does: the same boot, process id and start, so no clock is asked and a killed run makes
-room at once. On another machine it lives while its heartbeat is fresh. SQL on one connection; next: `run_book.py`.
+room at once. On another machine it lives while its heartbeat is seen to change. SQL on one connection; next: `run_book.py`.
 """
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from serving import fleet
 from serving.audit_log import Entry, append
 from serving.errors import RunUnderWay
+from serving.heartbeats import Heartbeats
 from serving.lifecycle import State
 from serving.machine import boot_id
 from serving.tables import audit_log, releases, runs
@@ -25,7 +27,8 @@ from serving.tables import audit_log, releases, runs
 EVERYTHING = "*"
 """The name under which something holds off every run, as pruning does."""
 BEAT_S = 5.0
-_FRESH = timedelta(seconds=60)
+SILENT_S = 60.0
+"""A run on another machine is taken for dead when nobody has seen it beat for so long."""
 _OLD_NEWS = timedelta(days=1)
 _ENDS = ("run.finished", "run.failed", "run.crashed")
 
@@ -93,11 +96,21 @@ def started(pid: int) -> str | None:
         return None
 
 
-def lives(run: Run, here: Holder, now: datetime) -> bool:
-    """Whether the run's process can still be at work."""
+def lives(run: Run, here: Holder, heartbeats: Heartbeats) -> bool:
+    """Whether the run's process can still be at work. One on another machine that is seen for the first time can."""
     if run.holder.hostname != here.hostname:
-        return abs(now - run.beat_at) < _FRESH
+        return heartbeats.silent_s(run.id, run.beat_at) < SILENT_S
     return run.holder.boot_id == here.boot_id and run.holder.lives_here()
+
+
+def looks_silent(run: Run, here: Holder, now: datetime) -> bool:
+    """Whether, by two machines' clocks, a run elsewhere has not beaten of late: it may be dead, or a clock may be wrong."""
+    return run.holder.hostname != here.hostname and abs((now - run.beat_at).total_seconds()) >= SILENT_S
+
+
+def blocks(other: Run, recipe_name: str) -> bool:
+    """Whether a run of `recipe_name` has to wait for that one."""
+    return other.recipe_name in (recipe_name, EVERYTHING)
 
 
 def under_way(connection: Connection) -> tuple[Run, ...]:
@@ -106,16 +119,16 @@ def under_way(connection: Connection) -> tuple[Run, ...]:
     return tuple(_run(dict(row)) for row in rows)
 
 
-def begin(connection: Connection, run: Run) -> None:
-    """Take the lease.
+def begin(connection: Connection, run: Run, alive: Callable[[Run], bool]) -> None:
+    """Take the lease; what is not `alive` makes room.
 
     Raises:
         RunUnderWay: another live process has it, or holds off every run.
     """
     for other in under_way(connection):
-        if other.recipe_name not in (run.recipe_name, EVERYTHING):
+        if not blocks(other, run.recipe_name):
             continue
-        if lives(other, run.holder, run.started_at):
+        if alive(other):
             raise _busy(other)
         end(connection, other, "crashed", "its process is gone", run.started_at)
     holder = run.holder
@@ -125,9 +138,9 @@ def begin(connection: Connection, run: Run) -> None:
     append(connection, _entry("run.started", run, run.started_at, ""))
 
 
-def beat(connection: Connection, run_id: str, at: datetime) -> None:
-    """Say that the run goes on."""
-    connection.execute(update(runs).where(runs.c.id == run_id, runs.c.ended_at.is_(None)).values(beat_at=at))
+def beat(connection: Connection, run_id: str, at: datetime) -> bool:
+    """Say that the run goes on; False when somebody has ended it."""
+    return connection.execute(update(runs).where(runs.c.id == run_id, runs.c.ended_at.is_(None)).values(beat_at=at)).rowcount == 1
 
 
 def end(connection: Connection, run: Run, status: str, reason: str, at: datetime) -> None:

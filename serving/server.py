@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from functools import partial
 import psutil
 import uvloop
 
+from serving import fleet
 from serving.cluster import ClusterEngines
 from serving.cluster_settings import load_cluster_settings
 from serving.engine import EngineCommand, engine_command
@@ -69,7 +71,7 @@ def vllm_with(settings: Settings) -> Command:
 async def _serve(settings: Settings, registry: Registry, command: Command, tell: Callable[[], list[asyncio.Task[None]]]) -> None:
     info = _server_info(settings)
     _forget_dead_server(registry)
-    registry.beat(info)
+    take_over(registry, info)
     try:
         with listen(settings.host, settings.port) as listener, closing(registry.watch()) as watch:
             alone = GatewayMetrics() if settings.gateway_workers == 1 else None
@@ -158,9 +160,27 @@ def _server_info(settings: Settings) -> ServerInfo:
     )
 
 
+def take_over(registry: Registry, info: ServerInfo, pause: Callable[[float], None] = time.sleep) -> None:
+    """Be the server. One whose last heartbeat is not of now, by two machines' clocks, is watched first: it may be a clock that is wrong.
+
+    Raises:
+        AlreadyServing: it is alive.
+    """
+    before = registry.last_server()
+    if before is None or abs((registry.now() - before.beat_at).total_seconds()) < fleet.FRESH_S:
+        return registry.beat(info)
+    _log.warning("a server on %s has not said that it stopped: looking for %.0f s whether it beats", before.hostname, fleet.FRESH_S)
+    for _ in range(round(fleet.FRESH_S / _BEAT_EVERY_S)):
+        pause(_BEAT_EVERY_S)
+        other = registry.last_server()
+        if other is not None and other != before:
+            raise fleet.already_serving(other)
+    return registry.beat(info, gone=before)
+
+
 def _forget_dead_server(registry: Registry) -> None:
     """A server of this machine that was killed need not be waited for."""
-    other = registry.server()
+    other = registry.last_server()
     if other is not None and other.hostname == socket.gethostname() and not psutil.pid_exists(other.pid):
         registry.leave(other.boot_id)
 

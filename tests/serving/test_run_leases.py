@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -12,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import RunUnderWay
+from serving import run_leases
+from serving.database import Database
+from serving.errors import LeaseLost, RunUnderWay
 from serving.machine import boot_id
 from serving.registry import Registry
+from serving.run_book import RunBook
 from serving.run_leases import EVERYTHING, Holder, started, this_process
-from tests.fakes_serving import Clock, candidate
+from tests.fakes_serving import Clock, candidate, url_in
 from training.errors import TunegateError
 
 HOLDS = """
@@ -145,13 +150,148 @@ def test_a_process_of_another_boot_or_that_took_over_the_number_is_not_the_run(r
     assert registry.runs.bury_the_dead() == ()
 
 
-@pytest.mark.parametrize(("passed_s", "alive"), [(0, True), (59, True), (61, False), (-61, False)])
-def test_on_another_machine_a_run_lives_while_its_heartbeat_is_fresh(
-    registry: Registry, clock: Clock, passed_s: float, alive: bool
+ELSEWHERE = Holder("elsewhere", "boot", 1, "1")
+
+
+@pytest.fixture
+def file(tmp_path: Path, clock: Clock) -> Iterator[Registry]:
+    """What is told by looking again and again is the same over both databases."""
+    with Registry(url_in(tmp_path), now=clock) as made:
+        yield made
+
+
+class Watcher:
+    """A `RunBook` on this machine; time passes for it by `pause` alone, and `beats` says what a run elsewhere does meanwhile."""
+
+    def __init__(self, registry: Registry, clock: Clock, beats: Callable[[float], None] = lambda _: None) -> None:
+        self.clock, self.beats, self.passed_s = clock, beats, 0.0
+        self.book = RunBook(registry.runs._database, clock, lambda: self.passed_s, self.pause)
+
+    def pause(self, seconds: float) -> None:
+        self.passed_s += seconds
+        self.clock.forward(seconds)
+        self.beats(seconds)
+
+    def buries_after(self, seconds: float) -> bool:
+        """Whether a run elsewhere is marked as crashed within `seconds`; looked at now and then, as a server does."""
+        for step_s in (*[5] * int(seconds // 5), seconds % 5):
+            if self.book.bury_the_dead():
+                return True
+            self.pause(step_s)
+        return bool(self.book.bury_the_dead())
+
+
+def beating(registry: Registry, clock: Clock) -> Callable[[float], None]:
+    """What a run elsewhere does: it beats, by a clock that it takes for right."""
+
+    def beat(passed_s: float) -> None:
+        clock.forward(passed_s)
+        with registry.runs._database.write() as connection:
+            assert run_leases.beat(connection, registry.runs._open()[0].id, clock())
+
+    return beat
+
+
+JUMPS_S = (0, 61, -61, 86_400, -86_400)
+
+
+@pytest.mark.parametrize("jump_s", JUMPS_S)
+def test_a_clock_that_jumps_here_buries_no_run_that_beats_elsewhere(file: Registry, clock: Clock, jump_s: float) -> None:
+    file.runs.begin("demo", "ann", ELSEWHERE)
+    theirs, ours = Clock(), clock
+    watcher = Watcher(file, ours, beating(file, theirs))
+    assert not watcher.buries_after(10)
+    ours.forward(jump_s)
+    assert not watcher.buries_after(90)
+
+
+@pytest.mark.parametrize("jump_s", JUMPS_S)
+def test_a_clock_that_jumps_elsewhere_buries_no_run_that_beats(file: Registry, clock: Clock, jump_s: float) -> None:
+    file.runs.begin("demo", "ann", ELSEWHERE)
+    theirs = Clock()
+    theirs.forward(jump_s)
+    watcher = Watcher(file, clock, beating(file, theirs))
+    assert not watcher.buries_after(90)
+
+
+@pytest.mark.parametrize("jump_s", JUMPS_S)
+def test_a_run_elsewhere_that_beats_no_more_is_buried_after_a_minute_whatever_the_clocks_say(
+    file: Registry, clock: Clock, jump_s: float
 ) -> None:
-    registry.runs.begin("demo", "ann", Holder("elsewhere", "boot", 1, "1"))
-    clock.time += timedelta(seconds=passed_s)
-    assert bool(registry.runs.under_way()) is alive
+    file.runs.begin("demo", "ann", ELSEWHERE)
+    watcher = Watcher(file, clock)
+    clock.forward(jump_s)
+    assert not watcher.buries_after(59)
+    assert watcher.buries_after(1)
+
+
+@pytest.mark.parametrize("jump_s", [61, -61])
+def test_a_new_run_watches_one_elsewhere_that_looks_silent_and_gives_way_when_it_beats(file: Registry, clock: Clock, jump_s: float) -> None:
+    file.runs.begin("demo", "ann", ELSEWHERE)
+    theirs = Clock()
+    watcher = Watcher(file, clock, beating(file, theirs))
+    clock.forward(jump_s)
+    with pytest.raises(RunUnderWay, match="on elsewhere"):
+        watcher.book.begin("demo", "bob")
+    assert watcher.passed_s == 1
+
+
+@pytest.mark.parametrize("jump_s", [61, -61])
+def test_a_new_run_takes_over_from_one_elsewhere_that_stays_silent(file: Registry, clock: Clock, jump_s: float) -> None:
+    file.runs.begin("demo", "ann", ELSEWHERE)
+    watcher = Watcher(file, clock)
+    clock.forward(jump_s)
+    watcher.book.begin("demo", "bob")
+    assert watcher.passed_s == 60
+    assert [kind for kind, _ in told(file)] == ["run.started", "run.crashed", "run.started"]
+
+
+def test_a_run_elsewhere_that_has_just_beaten_is_given_way_to_at_once(file: Registry, clock: Clock) -> None:
+    file.runs.begin("demo", "ann", ELSEWHERE)
+    watcher = Watcher(file, clock)
+    with pytest.raises(RunUnderWay):
+        watcher.book.begin("demo", "bob")
+    assert watcher.passed_s == 0
+
+
+def test_a_run_that_was_taken_for_dead_is_broken_off_before_it_writes(registry_url: str, registry: Registry, clock: Clock) -> None:
+    """It waits for something that takes a minute; the next beat finds the lease gone. What another run has begun since is let be."""
+    book, written = RunBook(Database(registry_url), clock, beat_s=0.05), list[str]()
+    began = time.monotonic()
+
+    def work() -> None:
+        with book.held("demo", "ann") as run:
+            registry.runs.end(run, "crashed", "its process is gone")
+            registry.runs.begin("demo", "bob")
+            time.sleep(60)
+            written.append("a record")
+
+    with pytest.raises(LeaseLost, match="this run of demo was taken for dead"):
+        work()
+    assert written == []
+    assert time.monotonic() - began < 20
+    assert [each.requester for each in registry.runs.under_way()] == ["bob"]
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+
+
+def test_a_run_that_finds_only_at_its_end_that_it_was_taken_for_dead_does_not_end_well(
+    registry_url: str, registry: Registry, clock: Clock
+) -> None:
+    """In a thread nothing can be broken off."""
+    book, faults = RunBook(Database(registry_url), clock, beat_s=0.02), list[Exception]()
+
+    def work() -> None:
+        try:
+            with book.held("demo", "ann") as run:
+                registry.runs.end(run, "crashed", "its process is gone")
+                time.sleep(0.5)
+        except LeaseLost as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(faults) == 1
 
 
 def test_what_a_crashed_run_had_started_for_its_candidate_is_let_go(registry: Registry, clock: Clock) -> None:

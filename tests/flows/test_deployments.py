@@ -1,13 +1,17 @@
 """The file of deployments: the shipped one is sound, and every way to get one wrong is told with its line."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import cli
 from flows.deployments import Schedule, read_deployments
-from flows.errors import DeploymentError
+from flows.errors import BAD_INPUT, DONE, FAILED, DeploymentError
+from serving.slots import free_port
 from tests.fakes_flows import ROOT, write_recipe
 
 PROMOTE = {"name": "on-approval", "entrypoint": "flows.pipeline.promote", "work_pool": {"work_queue_name": "promotion"}}
@@ -102,3 +106,39 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 def test_a_schedule_says_when_it_fires_next_in_its_own_time_zone() -> None:
     assert "Europe/Berlin, next " in Schedule(cron="0 3 * * 1", timezone="Europe/Berlin").in_words()
     assert Schedule(cron="0 3 * * 1", timezone="Europe/Berlin").in_words().endswith("03:00")
+
+
+def commanded(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit status of `tunegate` with these words."""
+    monkeypatch.setattr(sys, "argv", ["tunegate", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(str(ended.value.code))
+
+
+def test_a_check_says_when_each_deployment_runs_next_and_needs_no_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert commanded(monkeypatch, "deploy", str(ROOT / "deploy" / "prefect.yaml"), "--check") == DONE
+    shown = capsys.readouterr().out
+    assert "retrain/weekly: 0 3 * * 1 UTC, next " in shown
+    assert "promote/on-approval: on tunegate.release.approved, debounced 60 s" in shown
+    assert "rollback/by-hand: by hand" in shown
+
+
+@pytest.mark.parametrize(
+    ("has_server", "status", "told"),
+    [(False, BAD_INPUT, "no Prefect server is named"), (True, FAILED, "did not take the deployments: ConnectError")],
+)
+def test_without_a_server_that_answers_nothing_is_registered_and_the_address_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], has_server: bool, status: int, told: str
+) -> None:
+    monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path))
+    address = f"http://127.0.0.1:{free_port()}/api" if has_server else None
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert commanded(monkeypatch, "deploy", str(ROOT / "deploy" / "prefect.yaml")) == status
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert (address or "export PREFECT_API_URL=") in shown

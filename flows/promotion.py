@@ -107,6 +107,9 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
         RunUnderWay: another process promotes it.
     """
     with board.registry.runs.held(promotion_of(release.id), actor):
+        release = board.registry.release(release.id)  # a try before this one may have begun its canary, or ended it
+        if release.state is State.LIVE:
+            return release
         live = _followed(board, release) if release.state is State.CANARY else _switched(board, release, actor)
     board.registry.release_slot(release.id)
     return live

@@ -36,7 +36,7 @@ from training.records import RECORD_NAME
 
 SIZE_MB = 64
 # With the KiB that are left to each: enough to begin, too little to end.
-STAGES: tuple[tuple[StageName, int], ...] = (("prepare", 16), ("sft", 4096), ("preference", 4096), ("merge", 64), ("render", 0))
+STAGES: tuple[tuple[StageName, int], ...] = (("prepare", 16), ("sft", 400), ("preference", 400), ("merge", 64), ("render", 0))
 OTHERS = ("judge", "gate", "report", "register", "line log")
 
 
@@ -126,7 +126,8 @@ def _judged(disk: FullDisk, root: Path) -> None:
         disk.tried("judge", judge, out)
     card = Scorecard.read(out)
     disk.tried("gate", lambda: decide(card, None, policy()).write(verdict), verdict)
-    disk.tried("report", lambda: write_text(verdict / "report.html", "<p>" * 9_000), verdict)
+    report = root / "report"
+    disk.tried("report", lambda: write_text(report / "report.html", "<p>" * 9_000), report)
 
 
 def _kept(disk: FullDisk, root: Path) -> None:

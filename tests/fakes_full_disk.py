@@ -36,7 +36,7 @@ from training.records import RECORD_NAME
 
 SIZE_MB = 64
 # With the KiB that are left to each: enough to begin, too little to end.
-STAGES: tuple[tuple[StageName, int], ...] = (("prepare", 16), ("sft", 400), ("preference", 400), ("merge", 64), ("render", 0))
+STAGES: tuple[tuple[StageName, int], ...] = (("prepare", 16), ("sft", 128), ("preference", 400), ("merge", 64), ("render", 0))
 OTHERS = ("judge", "gate", "report", "register", "line log")
 
 

@@ -23,7 +23,7 @@ _MEANS = {
 }
 # Libraries in Rust and C++ give the system's words instead of its number; torch's writer does not even give those.
 _MARKS = {"os error 28": errno.ENOSPC, "No space left on device": errno.ENOSPC, "os error 122": errno.EDQUOT, "os error 30": errno.EROFS}
-_MARKS |= {"os error 13": errno.EACCES, "PytorchStreamWriter failed writing": errno.ENOSPC}
+_MARKS |= {"os error 13": errno.EACCES, "PytorchStreamWriter failed writing": errno.ENOSPC, "at inline_container.cc": errno.ENOSPC}
 
 
 @contextmanager

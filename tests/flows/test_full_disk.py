@@ -52,6 +52,7 @@ def test_a_stage_without_room_says_so_breaks_nothing_that_was_finished_and_ends_
         (OSError(30, "Read-only file system", "/models/a"), "the disk is read-only"),
         (PermissionError(13, "Permission denied", "/models/a"), "this user may not"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 53824 vs 53716"), "the disk is full"),
         (FileNotFoundError(2, "No such file", "/models/a"), None),
         (ConnectionRefusedError(111, "refused"), None),
         (RuntimeError("a bug of ours"), None),

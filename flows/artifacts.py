@@ -1,6 +1,6 @@
 """Shows a stage's report on its run in Prefect, as a Markdown artifact. The reports themselves lie on disk, whatever Prefect has.
 
-Next: `pipeline.py`, which wraps two stages in it.
+Next: `pipeline.py`, which wraps stages in it.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,12 @@ import httpx
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
+from evaluation.records import Scorecard
 from flows.display import Display
-from flows.judging import REPORT_MARKDOWN, Judged
+from flows.judging import REPORT_MARKDOWN, REPORT_NAME, Judged
 from flows.stages import Finished, Line
+from serving.lifecycle import State
+from serving.settings import load_settings
 from training.data.profile import read_profile
 from training.data.report import DataReport
 from training.data.report_markdown import markdown_report
@@ -46,8 +49,26 @@ def show(text: str, key: str, description: str, display: Display) -> None:
 
 
 def of_verdict(judged: Judged) -> str:
-    """The verdict's report."""
-    return (judged.verdict_folder / REPORT_MARKDOWN).read_text(encoding="utf-8")
+    """The verdict's report, where the whole of it lies, and how a person decides."""
+    release, report = judged.release, judged.verdict_folder / REPORT_NAME
+    text = (judged.verdict_folder / REPORT_MARKDOWN).read_text(encoding="utf-8")
+    links = [f"- every answer, side by side: [{report}]({report.as_uri()}), on the worker's disk"]
+    if release.state is State.AWAITING_APPROVAL:
+        digest = (release.evidence_digest or "")[:12]
+        links += [
+            f"- approve: `tunegate approve {release.id} --as NAME --digest {digest}`",
+            f"- reject: `tunegate reject {release.id} --as NAME`",
+        ]
+    if grafana := load_settings().grafana_url.rstrip("/"):
+        links.append(f"- dashboards: [training]({grafana}/d/tunegate-training), [rollout]({grafana}/d/tunegate-rollout)")
+    return "\n".join([text.rstrip(), "", "## Where to go from here", "", *links, ""])
+
+
+def of_scorecard(scored: Finished[Scorecard]) -> str:
+    """Every number of a scorecard that was measured."""
+    card = scored.record
+    rows = [f"| {name} | {value:.4g} |" for name, value in sorted(card.metrics.items()) if value is not None]
+    return "\n".join([f"# {card.subject} on {card.suite_name}", "", "| metric | value |", "| --- | --- |", *rows])
 
 
 def of_data(dataset: Finished[DatasetManifest]) -> str | None:

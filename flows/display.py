@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,6 +31,15 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(emoji=False, stderr=stderr)
 
 
+class Shown(Protocol):
+    """A stage that is being shown. `note` is its summary at the end."""
+
+    note: str
+
+    def report(self, progress: Progress) -> None:
+        """How far it is."""
+
+
 @dataclass
 class Display:
     """Prints the line's progress. `times` keeps (stage, seconds) in the order of the stages.
@@ -42,7 +52,7 @@ class Display:
     log_every_s: float = 15.0
 
     @contextmanager
-    def stage(self, name: str) -> "Iterator[_Live | _Logged]":
+    def stage(self, name: str) -> "Iterator[Shown]":
         """Show one stage while the block runs. Yields something with a `report` for the stage and a `note`, its summary at the end."""
         began = time.monotonic()
         shown = _Live(self.console, name) if self.console.is_terminal else _Logged(self.console, name, self.log_every_s)

@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from evaluation.records import Scorecard
 from evaluation.suite import load_suite
 from flows import collecting, judging, new_data
-from flows.artifacts import show
+from flows.artifacts import of_scorecard, show
 from flows.cases import read_case
 from flows.display import Display, make_console
 from flows.errors import ServingFailed
 from flows.events import DATA_CHANGED, announce
 from flows.prefect_events import tell_prefect
+from flows.progress_artifacts import shown_in_prefect
 from flows.promotion import Switchboard, open_switchboard
 from flows.recipe import load_recipe
 from flows.retrying import patient
@@ -74,11 +75,12 @@ def evaluate_again(
     if suite is not None:
         load_suite(suite)  # all of its faults, before an engine is started
         section = section.model_copy(update={"suite": suite.absolute(), "also": ()})
-    with open_line_of(case.recipe.model_copy(update={"evaluation": section}), requester) as line:
+    with open_line_of(case.recipe.model_copy(update={"evaluation": section}), requester) as opened:
+        line = shown_in_prefect(opened)
         release = line.registry.release(release_id)
         card = _question(line, release)
         line.registry.release_slot(release_id)
-        show(_scorecard_in_words(release, card.record, section.suite), "scorecard", release_id, line.display)
+        show(of_scorecard(card), "scorecard", release_id, line.display)
     return card.record
 
 
@@ -195,11 +197,6 @@ def _gateway(board: Switchboard) -> str:
 
 def _ended(champion: Release, end: WatchEnd, reason: str, began: float) -> Watched:
     return Watched(release=champion.id, end=end, reason=reason, seconds=round(time.monotonic() - began, 1))
-
-
-def _scorecard_in_words(release: Release, card: Scorecard, suite: Path) -> str:
-    rows = [f"| {name} | {value:.4g} |" for name, value in sorted(card.metrics.items()) if value is not None]
-    return "\n".join([f"# {release.id} on {suite.name}", "", "| metric | value |", "| --- | --- |", *rows])
 
 
 def _watch_in_words(watched: Watched, policy: WatchPolicy) -> str:

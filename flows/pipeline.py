@@ -16,9 +16,10 @@ from typing import ParamSpec, TypeVar
 from prefect import Task, flow
 
 from flows import comparing, data_drift, judging, promotion, stages
-from flows.artifacts import of_data, of_verdict, published
+from flows.artifacts import of_data, of_scorecard, of_verdict, published
 from flows.judging import Judged
 from flows.prefect_events import tell_prefect
+from flows.progress_artifacts import shown_in_prefect
 from flows.promotion import open_switchboard
 from flows.retrying import patient
 from flows.stages import Finished, open_line
@@ -47,7 +48,8 @@ merge = _stage(stages.merge)
 keep_champion_serving = _stage(judging.keep_champion_serving)
 register = _stage(judging.register)
 remember_data = _stage(data_drift.remember_data)
-evaluate = _stage(judging.evaluate)
+evaluate = _stage(published(judging.evaluate, "scorecard", of_scorecard))
+evaluate_champion = _stage(published(judging.evaluate, "scorecard-champion", of_scorecard))
 compare = _stage(comparing.compare)
 gate = _stage(published(judging.gate, "verdict", of_verdict))
 switch = _stage(promotion.switch)
@@ -62,7 +64,8 @@ def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
         requester: who asks for it; kept with the release
     """
     reach_registry()
-    with open_line(recipe, requester) as line:
+    with open_line(recipe, requester) as opened:
+        line = shown_in_prefect(opened)
         base = fetch_base(line)
         champion = keep_champion_serving(line, base)
         dataset = prepare(line, base)
@@ -79,7 +82,7 @@ def retrain(recipe: Path, requester: str) -> Judged | Finished[AdapterArtifact]:
         release = register(line, merged)
         remember_data(line, release, dataset)
         candidate_card = evaluate(line, release, merged)
-        champion_card = evaluate(line, champion) if champion.id != release.id else None
+        champion_card = evaluate_champion(line, champion) if champion.id != release.id else None
         together = compare(line, release, champion, candidate_card, champion_card)
         return gate(line, release, (candidate_card, champion_card, together), merged, dataset)
 

@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     retrain_days: float = Field(
         default=30.0, ge=0, le=3_650, description="days without a new release after which a retraining is overdue; 0: never"
     )
+    grafana_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s()<>]+)?$",
+        max_length=500,
+        description="Grafana's address, for links in Prefect; empty: no links",
+    )
     max_shadows: int = Field(default=8, ge=0, le=1_000, description="copies on their way to shadow releases at a time; more are not made")
     sticky_by_key: bool = Field(default=False, description="a key's requests stay with one release where they name no user or conversation")
 

@@ -19,6 +19,9 @@ from flows import cli
 from flows.approval import approve_release
 from flows.delivery import deliver
 from flows.errors import DONE, INTERRUPTED, NOT_PASSED
+from flows.progress_artifacts import PrefectDisplay
+from monitoring.dashboards import BOARDS
+from monitoring.grafana import uid_of
 from serving.keeping import Keeper, Kept
 from serving.lifecycle import State
 from serving.slots import free_port
@@ -37,6 +40,8 @@ from tests.fakes_flows import (
     write_recipe,
 )
 from tests.fakes_prefect import PrefectServer
+from tests.fakes_suites import PROMPT, write_suite
+from training.progress import Progress
 
 pytestmark = pytest.mark.slow
 
@@ -68,15 +73,75 @@ def shown_in_prefect(key: str) -> str:
     return str(found.data) if found else ""
 
 
-def test_a_retrain_that_passes_ends_with_a_release_that_waits_and_holds_no_process(home: Site, tmp_path: Path) -> None:
+def stage_times(prefect: PrefectServer) -> dict[str, float]:
+    """Seconds of each task of the newest `retrain`."""
+    run = prefect.runs("retrain")[-1]["id"]
+    until(lambda: all(each["state_type"] == "COMPLETED" for each in tasks_of(prefect, run)))
+    return {each["name"]: each["total_run_time"] for each in tasks_of(prefect, run)}
+
+
+def tasks_of(prefect: PrefectServer, run: str) -> list[dict[str, Any]]:
+    return list(prefect.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}))
+
+
+def test_a_retrain_that_passes_ends_with_a_release_that_waits_and_finished_stages_are_passed_over_at_once(
+    home: Site, prefect: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.pipeline import retrain
 
+    monkeypatch.setenv("TUNEGATE_GRAFANA_URL", "https://grafana.example/")
     recipe = trained(home, tmp_path, "retrained", SAFE)
     judged = retrain(recipe, "ann")
     assert (judged.verdict.outcome, judged.release.state) == (Outcome.PASS, State.AWAITING_APPROVAL)
-    assert shown_in_prefect("verdict").startswith("# PASS: retrained-2, against retrained-1")
+    verdict = shown_in_prefect("verdict")
+    assert verdict.startswith("# PASS: retrained-2, against retrained-1")
+    assert f"tunegate approve retrained-2 --as NAME --digest {str(judged.release.evidence_digest)[:12]}" in verdict
+    assert (judged.verdict_folder / "report.html").as_uri() in verdict
+    linked = re.findall(r"https://grafana\.example/d/([\w-]+)", verdict)
+    assert linked == ["tunegate-training", "tunegate-rollout"]
+    assert set(linked) <= {uid_of(board) for board in BOARDS}
+    cards = [shown_in_prefect(key) for key in ("scorecard", "scorecard-champion")]
+    assert [card.splitlines()[0] for card in cards] == ["# retrained-2 on small", "# retrained-1 on small"]
+    assert all("| rule_pass_rate | " in card for card in cards)
     again = retrain(recipe, "ann")
     assert (again.release.id, again.verdict.digest) == (judged.release.id, judged.verdict.digest)
+    took = stage_times(prefect)
+    assert len(took) >= 12
+    assert {name: seconds for name, seconds in took.items() if seconds > 2} == {}, "a finished stage is passed over within 2 s"
+
+
+def test_a_release_is_questioned_again_on_another_suite_and_stays_as_it_is(home: Site, tmp_path: Path) -> None:
+    from flows.operations import evaluate_again
+    from flows.pipeline import retrain
+
+    release = retrain(trained(home, tmp_path, "asked-again", SAFE), "ann").release
+    other = write_suite(tmp_path / "other", prompts=[PROMPT | {"id": f"q{number}", "prompt": f"Question {number}?"} for number in range(3)])
+    card = evaluate_again(release.id, other)
+    assert [answer.prompt_id for answer in card.answers] == ["q0", "q1", "q2"]
+    assert shown_in_prefect("scorecard").startswith("# asked-again-2 on small")
+    assert home.registry.release(release.id) == release
+
+
+def test_a_stage_that_says_how_far_it_is_has_a_bar_that_ends_at_a_hundred(home: Site) -> None:
+    from prefect import flow
+    from prefect.artifacts import Artifact
+
+    told: list[float | None] = []
+
+    def percent() -> float | None:
+        found = Artifact.get("progress-start-whole-2")
+        return None if found is None else float(str(found.data))
+
+    @flow(name="bars")
+    def work() -> None:
+        with PrefectDisplay(quiet_console(), every_s=0.05).stage("start Whole-2") as shown:
+            shown.report(Progress(1, 4, "s", ""))
+            until(lambda: percent() == 25.0)
+            told.append(25.0)
+        told.append(percent())
+
+    work()
+    assert told == [25.0, 100.0]
 
 
 def test_an_experiment_that_cannot_be_served_ends_when_it_is_trained(home: Site, tmp_path: Path) -> None:
@@ -89,7 +154,8 @@ def test_an_experiment_that_cannot_be_served_ends_when_it_is_trained(home: Site,
     assert [release.id for release in home.registry.snapshot().releases if release.public_name == "tried"] == ["tried-1"]
 
 
-def test_a_promote_gives_an_approved_release_the_traffic(home: Site, tmp_path: Path) -> None:
+def test_a_promote_gives_an_approved_release_the_traffic_and_a_rollback_takes_it_back(home: Site, tmp_path: Path) -> None:
+    from flows.operations import roll_back
     from flows.pipeline import promote, retrain
 
     release = retrain(trained(home, tmp_path, "promoted", SAFE), "ann").release
@@ -98,6 +164,8 @@ def test_a_promote_gives_an_approved_release_the_traffic(home: Site, tmp_path: P
     champion = home.registry.champion("promoted")
     assert champion is not None
     assert champion.id == release.id
+    assert roll_back("promoted", "bob", "worse").id == "promoted-1"
+    assert home.registry.release(release.id).state is State.ROLLED_BACK
 
 
 def test_an_approval_whose_event_was_lost_is_told_again_unless_a_promotion_waits(

@@ -231,7 +231,7 @@ class AnswerTrainer(InSteps, SharedOut, TrainedCheckpoints, SFTTrainer):  # type
             if self.sft.tuning.family == "prompt":
                 return answer_loss(*prompted_answer_states(model, inputs))
             hidden, targets = answer_states(base_of(model), inputs)
-        return answer_loss(hidden, model.get_output_embeddings().weight, targets)
+            return answer_loss(hidden, model.get_output_embeddings().weight, targets)
 
     def _penalty(self) -> torch.Tensor | float:
         return spread_of_ranks(self.model) if self.sft.method == "adalora" and self.model.training else 0.0
@@ -239,7 +239,7 @@ class AnswerTrainer(InSteps, SharedOut, TrainedCheckpoints, SFTTrainer):  # type
     def _scores_answers_alone(self, inputs: dict[str, Any]) -> bool:
         if self.sft.tuning.family == "prompt" or self.sft.method == "adalora":
             return True  # TRL's own loss knows neither vectors before the prompt nor AdaLoRA's penalty
-        return bool(inputs["input_ids"].device.type == "cpu" and not self.model.get_output_embeddings().weight.requires_grad)
+        return bool(inputs["input_ids"].device.type == "cpu")
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """The loss of a batch of held-back rows, weighed so that the trainer's mean over rows is the mean over their answers' tokens."""

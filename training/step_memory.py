@@ -12,6 +12,7 @@ _BF16, _FP32 = 2, 4
 _STACKED = frozenset({"qlora", "lora", "rslora", "lora_plus"})  # without dropout, `stacked.py` computes them
 _GROUPED_ATTENTION_TOKENS = 512  # longer rows go to torch's attention, which keeps no scores
 _TOKENS_AT_THE_HEAD = 64  # `answer_loss.py`
+_HOLES = 0.2  # of what is kept: freed memory stays with the process, and not every new tensor fits where an old one lay
 _LIBRARIES = 60_000_000  # bytes: the threads' buffers, kernels that were compiled, the trainer's own
 
 
@@ -27,8 +28,9 @@ def cpu_memory_parts(shape: ModelShape, sft: SftSection, length: int, sharing: i
         "trained weights": _FP32 * trainable,
         "optimizer": optimizer_bytes(shape, sft, trainable, moment_bytes=_FP32),
         "activations": kept,
+        "room between them": int(_HOLES * kept),
         "gradients beyond them": max(0, gradients - kept),  # they take the place of activations, block by block
-        "one block at work": tokens * max(12 * shape.heads * _scores(length), 8 * shape.intermediate),
+        "one block at work": max(12 * shape.heads * length * _scores(length), 8 * shape.intermediate * tokens),  # attention: one row
         "logits": shape.vocabulary * min(tokens, _TOKENS_AT_THE_HEAD) * (_FP32 + 2 * _BF16),
         "libraries": _LIBRARIES,
     }
@@ -38,7 +40,7 @@ def kept_per_block(shape: ModelShape, sft: SftSection, rows: int, length: int, *
     """Bytes that one trained block keeps for its gradients; those of the adapters' own weights are not in it."""
     hidden, inner = shape.hidden, shape.intermediate
     queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
-    attention = 2 * queries + 4 * keys + (6 * shape.heads * length if _scores(length) else 4 * queries)
+    attention = 2 * queries + 4 * keys + (2 * shape.heads * length if _scores(length) else 4 * queries)
     reads = 5 * hidden + queries  # inputs of the projections, down_proj's apart, where each keeps its own
     ranks = 14 * sft.r if sft.tuning.family == "lora" else 0
     whole_blocks = 0

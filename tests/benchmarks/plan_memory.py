@@ -57,11 +57,12 @@ def anonymous_bytes() -> int:
     return int(found[1]) * 1024
 
 
-def mapped_bytes(folder: Path) -> int:
-    """Memory of this process behind which files of a folder are."""
-    pages = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    kilobytes = [re.search(r"^Rss: +(\d+) kB$", each, re.MULTILINE) for each in pages if f"{folder}/" in each.partition("\n")[0]]
-    return sum(int(each[1]) for each in kilobytes if each) * 1024
+def mapped_bytes(model: Any, folder: Path) -> int:
+    """Weights of a model that lie in files of a folder, where they are read from."""
+    lines = (line.split() for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines() if f" {folder}/" in line)
+    spans = [tuple(int(end, 16) for end in words[0].split("-")) for words in lines]
+    there = {each.data_ptr(): each.nbytes for each in model.parameters()}
+    return sum(size for place, size in there.items() if any(start <= place < end for start, end in spans))
 
 
 class Peak(threading.Thread):
@@ -103,7 +104,7 @@ def measure(name: str, folder: Path) -> int:
         AnswerTrainer(adapted, sft, tokenizer, rows, watch, Ranks()).train()
     peak.done.set()
     peak.join()
-    return peak.highest - before + mapped_bytes(folder.resolve())
+    return peak.highest - before + mapped_bytes(adapted, folder.resolve())
 
 
 def make_model(shape: ModelShape, folder: Path) -> None:

@@ -85,20 +85,33 @@ def test_a_second_adapter_is_used_when_it_is_the_active_one(tiny: TinyLine) -> N
     torch.testing.assert_close(outcomes[1], outcomes[0])
 
 
+@pytest.mark.parametrize("trained_head", [False, True])
 @pytest.mark.parametrize("tokens", [1, 64, 150])
-def test_the_loss_and_its_gradient_are_those_of_torch(tokens: int) -> None:
+def test_the_loss_and_its_gradients_are_those_of_torch(tokens: int, trained_head: bool) -> None:
     torch.manual_seed(5)
-    head, targets = torch.randn(300, 16), torch.randint(0, 300, (tokens,))
+    values, targets = torch.randn(300, 16), torch.randint(0, 300, (tokens,))
     outcomes = []
     for loss in (answer_loss, lambda hidden, head, targets: torch.nn.functional.cross_entropy(hidden @ head.T, targets, reduction="sum")):
         hidden = torch.randn(tokens, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        head = values.clone().requires_grad_(trained_head)
         total = loss(hidden, head, targets)
         (total / 7).backward()
-        outcomes.append((total.detach(), hidden.grad))
+        outcomes.append((total.detach(), hidden.grad, head.grad))
 
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-4, atol=1e-5)
+    assert (outcomes[0][2] is not None) == trained_head
 
 
-def test_a_head_that_is_trained_is_refused() -> None:
-    with pytest.raises(ValueError, match="the head is trained"):
-        answer_loss(torch.randn(2, 4), torch.randn(8, 4, requires_grad=True), torch.tensor([1, 2]))
+def test_under_autocast_a_head_in_fp32_is_multiplied_in_bf16_and_gets_its_gradient_in_fp32() -> None:
+    torch.manual_seed(5)
+    hidden, targets = torch.randn(80, 16), torch.randint(0, 300, (80,))
+    head = torch.randn(300, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = answer_loss(hidden, head, targets)
+    rounded.backward()
+    exact = torch.nn.functional.cross_entropy(hidden @ head.detach().T, targets, reduction="sum")
+
+    assert rounded != exact
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.01)
+    assert head.grad is not None
+    assert head.grad.dtype == torch.float32

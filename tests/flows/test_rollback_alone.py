@@ -60,12 +60,12 @@ def test_a_bad_canary_goes_back_by_itself_and_a_champion_by_hand_without_prefect
     with site.serving(RESTART_FIRST_S=30) as server:
         release = a_canary(site)
         kill_engine(site, release)
-        until(lambda: site.registry.release(release.id).state is State.ROLLED_BACK, 10)
+        until(lambda: site.registry.release(release.id).state is State.ROLLED_BACK, 60)
         assert site.registry.history(release.id)[-1].actor == "rollout controller"
         live = site.promote_another()
         env = {**os.environ, "PYTHONPATH": str(ROOT), "TUNEGATE_HOME": str(site.home), "TUNEGATE_PORT": str(site.port)}
         command = [sys.executable, "-m", "flows.cli", "rollback", "clinic", "--as", "eve", "--json"]
-        went = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+        went = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
         assert went.returncode == 0, went.stderr
         assert (json.loads(went.stdout)["id"], site.registry.release(live.id).state) == ("clinic-1", State.ROLLED_BACK)
     assert server.stderr is not None

@@ -15,8 +15,10 @@ import pytest
 
 from serving.errors import AlreadyServing, PortInUse, ServerError
 from serving.gateway_front import listen
-from serving.registry import Registry
-from serving.rollout_section import RolloutSection
+from serving.lifecycle import State
+from serving.records import LEASE_S
+from serving.registry import Registry, utc_now
+from serving.rollout_section import RolloutSection, RolloutStep
 from serving.server import take_over
 from serving.slots import free_port
 from tests.fakes_serving import EVIDENCE, Clock, approved, server_info, url_in, write_model
@@ -72,6 +74,40 @@ def test_a_promotion_under_load_fails_no_request(site: Site) -> None:
     releases = [release for _, release in answers]
     assert set(releases) == {"clinic-1", "clinic-2"}
     assert releases[-1] == "clinic-1"
+
+
+def test_a_canary_whose_engine_is_killed_under_load_costs_no_caller_an_answer_and_is_rolled_back(site: Site) -> None:
+    """Half of the traffic is the canary's; its engine would come back after half a minute, and two looks find it gone before."""
+    section = RolloutSection(steps=(RolloutStep(percent=50, min_requests=1_000_000, min_s=0),), interval_s=0.3, threshold=2)
+    release = approved(site.registry, digest=write_model(site.folder / "b", "second"), folder=site.folder / "b", rollout=section)
+    answers: list[tuple[int, str]] = []
+
+    def state() -> State:
+        return site.registry.release(release.id).state
+
+    async def caller() -> None:
+        while state() is State.CANARY or answers[-50:].count((200, "clinic-1")) < 50:
+            status, by, body = await ask(site.port, site.secret, words=3)
+            answers.append((status if "word word word" in body else 0, by))
+
+    async def story() -> None:
+        site.registry.rollouts.start(release.id, EVIDENCE, "bob", utc_now() + timedelta(seconds=LEASE_S))
+        callers = [asyncio.create_task(caller()) for _ in range(8)]
+        async with asyncio.timeout(60):
+            while answers.count((200, "clinic-2")) < 10:
+                await asyncio.sleep(0.02)
+            (leash,) = (slot.pid for slot in site.registry.slots() if slot.release_id == release.id)
+            psutil.Process(leash).children()[0].kill()
+            await asyncio.gather(*callers)
+
+    with site.serving("--token-s", "0.02", RESTART_FIRST_S=30, RETRY_RATIO=1):
+        site.registry.want_slot(release.id, utc_now() + timedelta(seconds=60))
+        site.wait_ready(release)
+        asyncio.run(story())
+    last = site.registry.history(release.id)[-1]
+    assert {status for status, _ in answers} == {200}
+    assert (state(), site.registry.champion("clinic")) == (State.ROLLED_BACK, site.champion)
+    assert "the slot of clinic-2" in last.reason
 
 
 def test_an_engine_exchanged_in_place_under_load_loses_no_request_and_never_runs_beside_the_old_one(site: Site) -> None:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from flows import stages
@@ -39,6 +41,7 @@ from training.progress import Progress, silent
 # Few requests on a slow machine: what is tested here is the way, not the statistics.
 QUICK = {"steps": [{"percent": 50, "min_requests": 60, "min_s": 0}], "interval_s": 0.2, "watch_s": 1, "max_error_increase": 0.2}
 LENIENT = {"max_latency_ratio": 50, "max_first_token_ratio": 50}
+HALF = {"steps": [{"percent": 50, "min_requests": 10_000_000, "min_s": 0}]}
 NEVER = {"steps": [{"percent": 5, "min_requests": 10_000_000, "min_s": 0}]}
 
 
@@ -122,12 +125,36 @@ def test_a_promotion_killed_during_its_canary_is_taken_up_by_the_next_and_ends_l
 
 
 def test_a_canary_is_taken_back_by_a_rollback_within_a_second(site: Site, tmp_path: Path) -> None:
-    release = approved(site, tmp_path, "backs", NEVER)
-    thread = in_background(site, lambda: go_back(site.settings, site.registry, "backs", "eve", "bad", silent), "backs")
+    """On the registry's clock from the call to the commit; and a second after that, of 40 requests none goes where half of them went."""
+    release = approved(site, tmp_path, "backs", HALF)
+    called = list[datetime]()
+
+    def take_back() -> None:
+        until(lambda: asyncio.run(answering(site, "backs")) == "backs-2")
+        called.append(site.registry.now())
+        go_back(site.settings, site.registry, "backs", "eve", "bad", silent)
+
+    thread = in_background(site, take_back, "backs")
     with pytest.raises(PromotionEnded, match="backs-2 is rolled_back: bad"):
         switch(site.board, release, "ann")
     thread.join()
-    assert site.registry.release("backs-2").state is State.ROLLED_BACK
+    last = site.registry.history("backs-2")[-1]
+    assert last.to_state is State.ROLLED_BACK
+    assert (last.at - called[0]).total_seconds() < 1
+    until(lambda: (site.registry.now() - last.at).total_seconds() >= 1)
+    assert {asyncio.run(answering(site, "backs")) for _ in range(40)} == {"backs-1"}
+
+
+async def answering(site: Site, public_name: str) -> str | None:
+    """Who answers a request."""
+    question = {"model": public_name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    headers = {"Authorization": f"Bearer {site.key.get_secret_value()}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{site.url}/v1/chat/completions", json=question, headers=headers) as answer,
+    ):
+        await answer.read()
+        return answer.headers.get("x-tunegate-release")
 
 
 def test_whoever_follows_sees_the_share_and_what_the_last_look_has_found(site: Site, tmp_path: Path) -> None:

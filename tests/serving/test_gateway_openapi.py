@@ -44,7 +44,7 @@ async def everything_served(folder: Path) -> AsyncIterator[tuple[Stack, str]]:
 async def schemathesis(stack: Stack, release: str, folder: Path) -> dict[str, Any]:
     """What it reports. The seed makes two runs ask the same."""
     report = folder / "report.json"
-    options = ["--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--seed", "1", "--no-shrink"]
+    options = ["--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "6", "--seed", "1", "--no-shrink"]
     patient = ["--suppress-health-check", "all", "--request-timeout", "60"]  # a busy machine is no finding
     known = {"PROBED_MODEL": PUBLIC_NAME, "PROBED_RELEASE": release, "PROBED_EVIDENCE": EVIDENCE}
     process = await asyncio.create_subprocess_exec(

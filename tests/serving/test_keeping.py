@@ -65,7 +65,7 @@ async def test_what_was_kept_goes_when_it_is_too_old_although_nothing_is_kept_an
 
 
 async def test_an_answer_that_grows_too_old_while_nobody_asks_is_deleted_in_time(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "kept", max_bytes=1 << 20, max_age_s=1.0)
+    keeper = Keeper(tmp_path / "kept", max_bytes=1 << 20, max_age_s=2.0)
     keeper.offer(Kept("answer", "r", "k", {"answer": "hello"}))
     assert len(await kept(tmp_path / "kept", 1)) == 1
     assert await becomes(lambda: list((tmp_path / "kept").iterdir()) == [], within_s=10)

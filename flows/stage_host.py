@@ -2,9 +2,9 @@
 
     python -m flows.stage_host [PROGRAM ARGUMENT…]
 
-Reads one JSON line per stage on its standard input, {"request": PATH, "log": PATH}, and answers {"ended": STATUS} on its standard
-output, where the stage speaks before. The imports go on while a stage runs that does not need them yet. With a PROGRAM, each stage is
-that program with the request's path behind it: so on machines with a GPU, where a driver that was touched before a fork
+Reads one JSON line per stage on its standard input, {"request": PATH, "log": PATH, "env": {NAME: VALUE}}, and answers {"ended": STATUS}
+on its standard output, where the stage speaks before. The imports go on while a stage runs that does not need them yet. With a PROGRAM,
+each stage is that program with the request's path behind it: so on machines with a GPU, where a driver that was touched before a fork
 cannot be used after it. Next: `stage_runner.py`, the other end of the pipe.
 """
 
@@ -16,6 +16,7 @@ import select
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from training.environment import die_with_parent
 
@@ -40,7 +41,7 @@ def main(program: list[str]) -> int:
         if not line:
             return 0
         asked = json.loads(line)
-        status = _wait(_fork(program, asked["request"], Path(asked["log"])), imports)
+        status = _wait(_fork(program, asked), imports)
         os.write(sys.stdout.fileno(), json.dumps({"ended": status}).encode() + b"\n")
 
 
@@ -49,8 +50,9 @@ def _import_until_asked(imports: list[str]) -> None:
         importlib.import_module(imports.pop(0))
 
 
-def _fork(program: list[str], request: str, log: Path) -> int:
+def _fork(program: list[str], asked: dict[str, Any]) -> int:
     """Start a stage whose errors and idle talk go to its log; returns its process id."""
+    request: str = asked["request"]
     gc.collect()
     gc.freeze()  # the collector of the child would otherwise copy every page that it looks at
     if pid := os.fork():
@@ -58,7 +60,8 @@ def _fork(program: list[str], request: str, log: Path) -> int:
     status = 1
     try:
         die_with_parent()
-        _redirect(log)
+        _redirect(Path(asked["log"]))
+        os.environ.update(asked["env"])
         if program:
             os.execv(program[0], [*program, request])  # noqa: S606 - a list of arguments, and no shell is what is wanted
         from flows import stage_process

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 StageName = Literal["base", "prepare", "sft", "preference", "reward", "online", "merge", "render"]
 SPREAD: Sequence[StageName] = ("sft", "preference")  # what several processes may do together
+WITHOUT_GPU: Sequence[StageName] = ("base", "prepare")
 
 
 class StageRequest(BaseModel):

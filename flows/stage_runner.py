@@ -8,13 +8,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from flows.errors import OutOfReach, StageFailed
-from flows.stage_process import StageRequest
+from flows.gpu_leases import VISIBLE, devices_of_this_machine, gpus
+from flows.stage_process import SPREAD, WITHOUT_GPU, StageRequest
 from serving import leash
 from training.environment import stage_environment
 from training.errors import InputError, TunegateError
@@ -46,9 +49,11 @@ class StageRunner:
     Args:
         program: run this for every stage, the path of the request put behind it, instead of a fork that has imported everything;
             None takes the fork where that is safe, which is where there is no GPU.
+        devices: the GPUs of this machine; None looks.
     """
 
-    def __init__(self, program: Sequence[str] | None = None) -> None:
+    def __init__(self, program: Sequence[str] | None = None, devices: Sequence[str] | None = None) -> None:
+        self._devices = devices_of_this_machine() if devices is None else tuple(devices)
         self._program = program if program is not None else (_FRESH if _NVIDIA.exists() else ())
         self._host: subprocess.Popen[bytes] | None = None
 
@@ -84,7 +89,8 @@ class StageRunner:
         path, log = request.out.parent / f"{request.out.name}.request.json", request.out.parent / f"{request.out.name}.log"
         path.write_text(request.model_dump_json(indent=1), encoding="utf-8")
         try:
-            status, error = self._order(request.home, path, log, report)
+            with self._gpus_for(request, report) as env:
+                status, error = self._order(request.home, {"request": str(path), "log": str(log), "env": env}, report)
         except BaseException:
             self.close()
             raise
@@ -97,10 +103,21 @@ class StageRunner:
                 do=f"read {log}; the next run goes on from the last checkpoint",
             )
 
-    def _order(self, home: Path, path: Path, log: Path, report: Report) -> tuple[int, TunegateError | None]:
+    @contextmanager
+    def _gpus_for(self, request: StageRequest, report: Report) -> Iterator[dict[str, str]]:
+        """What the stage is to find in its environment: GPUs of its own, where there are any and it uses some."""
+        if not self._devices or request.stage in WITHOUT_GPU:
+            yield {}
+            return
+        number = request.recipe.devices.processes if request.stage in SPREAD else 1
+        waits = partial(report, Progress(0, 0, "s", "waiting for a GPU: others train on all of them"))
+        with gpus(request.home, number, self._devices, waits) as mine:
+            yield {VISIBLE: ",".join(mine)}
+
+    def _order(self, home: Path, order: Mapping[str, object], report: Report) -> tuple[int, TunegateError | None]:
         host = self._started(home / HOST_LOG)
         assert host.stdin is not None
-        host.stdin.write(json.dumps({"request": str(path), "log": str(log)}).encode() + b"\n")
+        host.stdin.write(json.dumps(order).encode() + b"\n")
         host.stdin.flush()
         return _listen(host, report)
 

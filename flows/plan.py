@@ -93,7 +93,7 @@ def make_plan(recipe: Recipe) -> Plan:
         base=recipe.model.base,
         rows=rows,
         resolved=_resolved(recipe, shape, rows),
-        warnings=odd_rates(recipe.sft, recipe.preference),
+        warnings=odd_rates(recipe.sft, recipe.preference, recipe.reward, recipe.online),
         training=training,
         memory_of="one GPU" if gpu else "this machine, on CPU",
         serving_bytes=2 * shape.parameters() + kv_bytes,

@@ -15,7 +15,7 @@ from uuid import uuid4
 from evaluation.lm_eval_process import TaskHost
 from evaluation.suite import load_suite
 from flows.collect_book import accepted_rows, with_accepted
-from flows.display import Display, make_console
+from flows.display import Display, make_console, plain
 from flows.live_training import told_live
 from flows.recipe import Recipe, load_recipe
 from flows.serving_control import open_registry
@@ -27,6 +27,7 @@ from serving.settings import Settings, load_settings
 from training.data.fingerprint import fingerprint
 from training.data.held_apart import refuse_trained_prompts
 from training.data.sources import SourceSection
+from training.practice.rates import odd_rates
 from training.progress import Report
 from training.records import (
     RECORD_NAME,
@@ -126,9 +127,11 @@ def fetch_base(line: Line) -> Finished[BaseModelRecord]:
     Raises:
         ModelError: vLLM could not serve what would be made of it, and the recipe is no experiment.
     """
-    base = _base_here(line)
-    if line.recipe.purpose == "production":
-        require_servable(base.folder, line.recipe.sft)
+    base, recipe = _base_here(line), line.recipe
+    if recipe.purpose == "production":
+        require_servable(base.folder, recipe.sft)
+    for warning in odd_rates(recipe.sft, recipe.preference, recipe.reward, recipe.online):
+        line.display.say(f"[yellow]{plain(warning)}[/]")
     return base
 
 
@@ -267,7 +270,8 @@ def _rows_in_words(dataset: DatasetManifest) -> str:
 
 
 def _reward_in_words(reward: RewardArtifact) -> str:
-    return f"{reward.steps} steps, {reward.held_out_accuracy:.0%} of {reward.held_out_pairs} held-back pairs in order"
+    warned = "".join(f"; {warning}" for warning in (*reward.course.out_of_memory, *reward.course.warnings))
+    return f"{reward.steps} steps, {reward.held_out_accuracy:.0%} of {reward.held_out_pairs} held-back pairs in order{warned}"
 
 
 def _training_in_words(adapter: AdapterArtifact) -> str:

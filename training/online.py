@@ -26,6 +26,8 @@ from training.measure import ValidationPrompt
 from training.online_section import OnlineSection
 from training.outcome import checkpoints_for, figures, keep, run
 from training.parent import load_parent, taken_over
+from training.practice.course import Course
+from training.practice.rates import odd_rate
 from training.practice.trackers import require_trackers
 from training.progress import Report
 from training.records import AdapterArtifact, BaseModelRecord, digest_of
@@ -35,6 +37,7 @@ from training.trained import TrainedCheckpoints
 from training.watch import Watch
 
 _INHERITED = ("learning_rate", "gradient_accumulation")
+_CUT = "completions/clipped_ratio"  # TRL's name for the share of answers that end without their end token
 
 
 def train_online(
@@ -62,7 +65,8 @@ def train_online(
     section, rows = _as_passes(sft, online), _in_order(_rows(tokenizer, prompts), online.epochs, sft.seed)
     section_digest = digest_of([online.digest, section.digest, rewarding.digest, digest_of(rows)])
     checkpoints = checkpoints_for(out, [base.digest, parent.digest, section_digest], adapted)
-    watch = RewardWatch(report, checkpoints, parent.course.warnings, sft.report_to)
+    watch = RewardWatch(report, checkpoints, (*parent.course.warnings, *odd_rate(online, sft)), sft.report_to)
+    watch.cut_from = 1.0 if sft.cut_answers.action == "off" else sft.cut_answers.max_share
     trainer = _trainer(adapted, section, online, tokenizer, rows, rewarding, watch)
     run(trainer, checkpoints)
     first_reward, last_reward = _rewards(trainer.state.log_history)
@@ -89,11 +93,22 @@ def _as_passes(sft: SftSection, online: OnlineSection) -> SftSection:
 
 
 class RewardWatch(Watch):
-    """Watches rewards: a loss of 0 says nothing here, where answers are weighed against each other."""
+    """Watches rewards, and how many answers end at their limit; a loss of 0 says nothing here, where answers are weighed by others."""
+
+    cut_from = 1.0  # share of answers that may be cut before it is said
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self._zeros = 0
         super().on_log(args, state, control, logs, **kwargs)
+
+    def course(self, trainer: Any, out_of_memory: tuple[str, ...] = ()) -> Course:
+        course = super().course(trainer, out_of_memory)
+        logged = [entry[_CUT] for entry in trainer.state.log_history if _CUT in entry]
+        share = sum(logged) / max(len(logged), 1)
+        if share <= self.cut_from:
+            return course
+        said = f"{share:.1%} of the answers were cut at `online.max_new_tokens`: what they were worth was judged without their end"
+        return course.model_copy(update={"warnings": (*course.warnings, said)})
 
     def _note(self, loss: float, state: TrainerState) -> str:
         return f"mean reward {state.log_history[-1]['reward']:.3f}, {super()._note(loss, state)}"

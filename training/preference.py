@@ -10,18 +10,23 @@ from typing import Any
 
 from training.adapters import save_adapter
 from training.config import ModelSection, SftSection
-from training.devices import Ranks, require_others
+from training.devices import require_others
 from training.errors import InputError
 from training.outcome import checkpoints_for, figures, keep, run
 from training.parent import load_parent, taken_over
+from training.practice.answers import cut_preferences
+from training.practice.out_of_memory import Passes, with_smaller_passes
+from training.practice.rates import odd_rate
+from training.practice.template import stop_tokens
 from training.practice.trackers import require_trackers
+from training.preference_methods import NEED_A_BATCH
 from training.preference_section import PreferenceSection
 from training.preference_trainers import LabelledTrainer, PairTrainer, margins
 from training.prepare import PREFERENCES, read_prepared
 from training.progress import Report, silent
 from training.ranks import join
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, digest_of, verify_files
-from training.sft import require_same_base, share_of
+from training.sft import require_same_base, share_of, waited_for
 from training.tokenizer import load_tokenizer
 from training.watch import Watch
 
@@ -54,18 +59,29 @@ def train_preference(
     require_others(ranks, shard=shard)
     require_trackers(sft.report_to)
     require_rows(dataset_dir, dataset, base)
-    adapted = load_parent(model, sft, base, parent_dir, parent, shard=shard)
     section = sft.model_copy(update={key: getattr(preference, key) for key in _INHERITED})
     section_digest = digest_of([preference.digest, section.digest])
-    checkpoints = checkpoints_for(out, [base.digest, dataset.digest, parent.digest, section_digest], adapted)
-    watch = Watch(report if ranks.first else silent, checkpoints, parent.course.warnings, sft.report_to)
-    rows = read_prepared(dataset_dir / PREFERENCES)
-    trainer = _trainer(adapted, share_of(section, ranks), preference, base, rows, watch, ranks)
-    run(trainer, checkpoints)
+    rows, folder = read_prepared(dataset_dir / PREFERENCES), Path(base.folder)
+    tokenizer = load_tokenizer(folder)
+    cut = cut_preferences(sft.cut_answers, rows, tokenizer, stop_tokens(tokenizer, folder))
+    share = share_of(section, ranks)
+
+    def attempt(passes: Passes) -> Any:
+        adapted = load_parent(model, sft, base, parent_dir, parent, shard=shard)
+        checkpoints = checkpoints_for(out, [base.digest, dataset.digest, parent.digest, section_digest], adapted)
+        warnings = (*parent.course.warnings, *cut, *odd_rate(preference, sft))
+        watch = Watch(report if ranks.first else silent, checkpoints, warnings, sft.report_to)
+        kind = LabelledTrainer if preference.way.rows == "labelled" else partial(PairTrainer, ranks=ranks)
+        trainer = kind(adapted, passes.of(share), preference, tokenizer, rows, watch)
+        run(trainer, checkpoints)
+        return trainer
+
+    passes = Passes(share.batch_size, share.gradient_accumulation)
+    trainer, shortages = with_smaller_passes(passes, attempt, fixed=waited_for(ranks) or _compares_rows(preference))
     first_margin, last_margin = margins(trainer.state.log_history)
     artifact = AdapterArtifact(
         **taken_over(parent),
-        **figures(trainer, started),
+        **figures(trainer, started, shortages),
         stage="preference",
         method=parent.method,
         objective=preference.in_words,
@@ -76,22 +92,13 @@ def train_preference(
         processes=ranks.world,
         files=(),
     )
-    return keep(artifact, checkpoints, out, partial(save_adapter, adapted, out, base.source))
+    return keep(artifact, trainer.watch.checkpoints, out, partial(save_adapter, trainer.model, out, base.source))
 
 
-def _trainer(
-    adapted: Any,
-    sft: SftSection,
-    preference: PreferenceSection,
-    base: BaseModelRecord,
-    rows: list[dict[str, Any]],
-    watch: Watch,
-    ranks: Ranks,
-) -> Any:
-    tokenizer = load_tokenizer(Path(base.folder))
-    if preference.way.rows == "labelled":
-        return LabelledTrainer(adapted, sft, preference, tokenizer, rows, watch)
-    return PairTrainer(adapted, sft, preference, tokenizer, rows, watch, ranks)
+def _compares_rows(preference: PreferenceSection) -> str:
+    if preference.loss in NEED_A_BATCH:
+        return f"loss {preference.loss} compares the rows of a pass with each other, and of fewer it learns something else"
+    return ""
 
 
 def require_rows(dataset_dir: Path, dataset: DatasetManifest, base: BaseModelRecord) -> None:

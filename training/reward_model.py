@@ -26,6 +26,10 @@ from training.errors import InputError, TrainingError
 from training.online_section import RewardSection
 from training.outcome import checkpoints_for, figures, keep, run
 from training.parent import load_parent, taken_over
+from training.practice.answers import cut_preferences
+from training.practice.out_of_memory import Passes, with_smaller_passes
+from training.practice.rates import odd_rate
+from training.practice.template import stop_tokens
 from training.practice.trackers import require_trackers
 from training.preference import require_rows
 from training.prepare import PREFERENCES, read_prepared
@@ -104,25 +108,32 @@ def train_reward(
     require_trackers(sft.report_to)
     require_rows(dataset_dir, dataset, base)
     taught, held_out = _apart(read_prepared(dataset_dir / PREFERENCES), reward.held_out_fraction)
-    rewarding = RewardModel(load_parent(model, sft, base, parent_dir, parent), sft.seed)
     section = sft.model_copy(update={key: getattr(reward, key) for key in _INHERITED})
     section_digest = digest_of([reward.digest, section.digest])
-    checkpoints = checkpoints_for(out, [base.digest, dataset.digest, parent.digest, section_digest], rewarding)
-    watch = Watch(report, checkpoints, parent.course.warnings, sft.report_to)
-    trainer = RankingTrainer(rewarding, section, reward, load_tokenizer(Path(base.folder)), taught, watch)
-    run(trainer, checkpoints)
+    tokenizer = load_tokenizer(Path(base.folder))
+    cut = cut_preferences(sft.cut_answers, taught, tokenizer, stop_tokens(tokenizer, Path(base.folder)))
+
+    def attempt(passes: Passes) -> tuple[RewardModel, RankingTrainer]:
+        rewarding = RewardModel(load_parent(model, sft, base, parent_dir, parent), sft.seed)
+        checkpoints = checkpoints_for(out, [base.digest, dataset.digest, parent.digest, section_digest], rewarding)
+        watch = Watch(report, checkpoints, (*parent.course.warnings, *cut, *odd_rate(reward, sft)), sft.report_to)
+        trainer = RankingTrainer(rewarding, passes.of(section), reward, tokenizer, taught, watch)
+        run(trainer, checkpoints)
+        return rewarding, trainer
+
+    (rewarding, trainer), shortages = with_smaller_passes(Passes(section.batch_size, section.gradient_accumulation), attempt)
     accuracy = _accuracy(rewarding, held_out)
     _require_order(accuracy, reward.min_accuracy, len(held_out))
     artifact = RewardArtifact(
         **taken_over(parent),
-        **figures(trainer, started),
+        **figures(trainer, started, shortages),
         dataset_digest=dataset.digest,
         section_digest=section_digest,
         held_out_pairs=len(held_out),
         held_out_accuracy=accuracy,
         files=(),
     )
-    return keep(artifact, checkpoints, out, partial(_save, rewarding, out, base.source))
+    return keep(artifact, trainer.watch.checkpoints, out, partial(_save, rewarding, out, base.source))
 
 
 def _save(rewarding: RewardModel, out: Path, base_name: str) -> None:

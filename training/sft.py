@@ -32,6 +32,7 @@ from training.outcome import checkpoints_for, figures, keep, run
 from training.practice.answers import cut_answers
 from training.practice.course import Course
 from training.practice.out_of_memory import Passes, with_smaller_passes
+from training.practice.rates import odd_rate
 from training.practice.seeds import be_deterministic
 from training.practice.stopping import HeldOut, Validation, pass_rate_of
 from training.practice.template import stop_tokens
@@ -109,7 +110,7 @@ def train_sft(
     lesson = _lesson(model, sft, base, dataset_dir, dataset, out, report if ranks.first else silent, validation, ranks, shard)
     share = share_of(sft, ranks)
     passes = Passes(share.batch_size, share.gradient_accumulation)
-    trainer, shortages = with_smaller_passes(passes, lesson.attempt, alone=ranks.world == 1)
+    trainer, shortages = with_smaller_passes(passes, lesson.attempt, fixed=waited_for(ranks))
     known = figures(trainer, started, shortages)
     course: Course = known["course"]
     artifact = AdapterArtifact(
@@ -148,9 +149,15 @@ def _lesson(
     folder = Path(base.folder)
     rows, held_back = (read_prepared(dataset_dir / name) for name in (TRAIN, VALIDATION))
     tokenizer, changes = load_tokenizer(folder), config_changes(folder, model)
-    warnings = cut_answers(sft.cut_answers, rows, dataset, tokenizer, stop_tokens(tokenizer, folder))
+    cut = cut_answers(sft.cut_answers, rows, dataset, tokenizer, stop_tokens(tokenizer, folder))
     inputs = (base.digest, dataset.digest, sft.digest, changes)
+    warnings = (*cut, *odd_rate(sft, sft))
     return _Lesson(model, sft, folder, rows, held_back, tokenizer, validation, warnings, changes, inputs, out, ranks, shard, report)
+
+
+def waited_for(ranks: Ranks) -> str:
+    """Why one of these processes cannot make its passes smaller by itself; empty where it is alone."""
+    return "the other processes wait in the middle of a step" if ranks.world > 1 else ""
 
 
 def share_of(sft: SftSection, ranks: Ranks) -> SftSection:

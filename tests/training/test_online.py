@@ -135,7 +135,8 @@ def test_a_reward_model_draws_its_margins_and_records_its_course(tiny: TinyLine,
 
     page = (tmp_path / f"out{CURVES_SUFFIX}").read_text()
     assert all(title in page for title in ("Loss", "Margin", "Speed", "its answers are cut"))
-    assert (course.warnings, course.rows_per_pass, course.kept_step > 0) == (("its answers are cut",), 4, True)
+    assert (course.warnings[0], course.rows_per_pass, course.kept_step > 0) == ("its answers are cut", 4, True)
+    assert course.warnings[1].startswith("reward.learning_rate 0.01 is above the range")
     assert course.conditions is not None
 
 

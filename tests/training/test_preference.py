@@ -14,11 +14,11 @@ from training.adapters import load_adapter
 from training.builders import load_base
 from training.checkpoints import CheckpointFolder
 from training.data.config import DataSection
-from training.errors import DataError, InputError
+from training.errors import DataError, InputError, TrainingError
 from training.preference import train_preference
 from training.preference_methods import PREFERENCES
 from training.preference_section import PreferenceSection
-from training.preference_trainers import PairTrainer
+from training.preference_trainers import LabelledTrainer, PairTrainer
 from training.prepare import PREFERENCES as PREFERENCE_ROWS
 from training.prepare import prepare_dataset, read_prepared
 from training.progress import Progress, Report, silent
@@ -194,3 +194,34 @@ def test_labelled_answers_are_no_pairs_and_the_row_is_named(tiny: TinyLine, tmp_
 def _data(tiny: TinyLine, folder: Path, rows: list[dict[str, Any]]) -> DataSection:
     path = write_jsonl(folder / "preferences.jsonl", rows)
     return DataSection.model_validate({**tiny.data.model_dump(), "preferences": [{"path": path}], "duplicates": {"near": False}})
+
+
+def test_pairs_that_do_not_fit_are_tuned_on_in_smaller_passes_and_the_same_steps(
+    tiny: TinyLine, parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve pairs, four a step: memory runs out in the third step, whose checkpoint is that of the second."""
+    run_of = section(epochs=1, learning_rate=1e-3)
+    whole, honest = tune(tiny, parent, tmp_path / "whole", run_of), PairTrainer.compute_loss
+
+    def compute_loss(self: PairTrainer, model: Any, inputs: dict[str, Any], *others: Any, **named: Any) -> Any:
+        if len(inputs["input_ids"]) > 4 and self.state.global_step >= 2:
+            raise MemoryError
+        return honest(self, model, inputs, *others, **named)
+
+    monkeypatch.setattr(PairTrainer, "compute_loss", compute_loss)
+    halved = tune(tiny, parent, tmp_path / "halved", run_of)
+
+    assert halved.steps == whole.steps == 3
+    assert halved.last_loss == pytest.approx(whole.last_loss, rel=NEAR)
+    assert halved.course.out_of_memory == ("memory ran out with 4 rows in a pass: went on with 2 rows and 2 passes in a step",)
+
+
+def test_a_loss_that_compares_the_rows_of_a_pass_ends_instead(
+    tiny: TinyLine, parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute_loss(self: LabelledTrainer, *others: Any, **named: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(LabelledTrainer, "compute_loss", compute_loss)
+    with pytest.raises(TrainingError, match="4 rows in a pass: loss kto compares the rows of a pass with each other"):
+        tune(tiny, parent, tmp_path, section(method="kto"))

@@ -1,10 +1,11 @@
 """The trap of answers that were cut before they came here: a teacher's token limit, an export with a column too narrow.
 
 A model trained on them learns to stop in the middle of a sentence. Nothing is cut by training itself: a row that is too long is left
-out by name, and when that takes many rows this is said too. Knows nothing of files. Next: `training/sft.py`.
+out by name, and when that takes many rows this is said too. Answers that a model writes while it learns are cut by a limit of the
+recipe's, and counted by `training/online.py`. Knows nothing of files. Next: `training/sft.py`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from training.chat import IGNORED
@@ -26,13 +27,33 @@ def cut_answers(
     Raises:
         DataError: there are more than the recipe allows, and it says to stop.
     """
+    answers = [_labels(row) for row in rows]
+    return _judged(section, lambda: [_without_end(answers, stops), _mid_sentence(answers, tokenizer), _too_long(dataset)])
+
+
+def cut_preferences(section: CutAnswersSection, rows: Sequence[dict[str, Any]], tokenizer: Any, stops: Collection[int]) -> tuple[str, ...]:
+    """The same of pairs and of labelled answers, of the two sides apart: where only one is cut, being cut is what is learned.
+
+    Raises:
+        DataError: there are more than the recipe allows, and it says to stop.
+    """
+    single = [row for row in rows if "answer_ids" in row]
+    pairs = [row for row in rows if "answer_ids" not in row]
+    preferred = [row["answer_ids"] for row in single if row["desirable"]] + [row["chosen_ids"] for row in pairs]
+    other = [row["answer_ids"] for row in single if not row["desirable"]] + [row["rejected_ids"] for row in pairs]
+    sides = (("preferred answers", preferred), ("rejected answers", other))
+    return _judged(
+        section,
+        lambda: [
+            found for what, answers in sides for found in (_without_end(answers, stops, what), _mid_sentence(answers, tokenizer, what))
+        ],
+    )
+
+
+def _judged(section: CutAnswersSection, count: Callable[[], list[tuple[float, str]]]) -> tuple[str, ...]:
     if section.action == "off":
         return ()
-    found = [
-        sentence
-        for share, sentence in (_without_end(rows, stops), _mid_sentence(rows, tokenizer), _too_long(dataset))
-        if share > section.max_share
-    ]
+    found = [sentence for share, sentence in count() if share > section.max_share]
     if found and section.action == "stop":
         raise DataError(
             "\n".join(found),
@@ -42,16 +63,16 @@ def cut_answers(
     return tuple(found)
 
 
-def _without_end(rows: Sequence[dict[str, list[int]]], stops: Collection[int]) -> tuple[float, str]:
-    cut = sum(_labels(row)[-1] not in stops for row in rows)
-    return _told(cut, len(rows), "rows end without the token that ends an answer")
+def _without_end(answers: Sequence[list[int]], stops: Collection[int], what: str = "rows") -> tuple[float, str]:
+    cut = sum(answer[-1] not in stops for answer in answers)
+    return _told(cut, len(answers), f"{what} end without the token that ends an answer")
 
 
-def _mid_sentence(rows: Sequence[dict[str, list[int]]], tokenizer: Any) -> tuple[float, str]:
-    every = max(1, len(rows) // _MOST_LOOKED_AT)
-    tails = [labels[-_TAIL:] for row in rows[::every] if len(labels := _labels(row)) >= _LONG]
+def _mid_sentence(answers: Sequence[list[int]], tokenizer: Any, what: str = "answers") -> tuple[float, str]:
+    every = max(1, len(answers) // _MOST_LOOKED_AT)
+    tails = [answer[-_TAIL:] for answer in answers[::every] if len(answer) >= _LONG]
     cut = sum(ends_open(text) for text in tokenizer.batch_decode(tails, skip_special_tokens=True)) if tails else 0
-    return _told(cut, len(tails), f"answers of {_LONG} tokens or more end in the middle of a sentence")
+    return _told(cut, len(tails), f"{what} of {_LONG} tokens or more end in the middle of a sentence")
 
 
 def ends_open(text: str) -> bool:

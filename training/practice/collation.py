@@ -1,7 +1,8 @@
 """The trap of a padding token that is the end token too: whoever masks padding by its id takes the loss off the end of every answer.
 
 The model then never learns to stop, and no loss shows it. So the first rows are put through the very function that makes batches, and
-every token that bears loss in a row must bear loss in its batch. Works for supervised rows and for pairs. Next: `training/watch.py`.
+every token that bears loss in a row must bear loss in its batch. Works for supervised rows, for pairs and for labelled answers. A reward
+model reads its number at the last token, so that its rows must be whole in what the batch attends to. Next: `training/watch.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,20 +36,28 @@ def check_collation(collate: Callable[[list[Any]], Any], rows: Sequence[dict[str
 
 
 def _answers(rows: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """What is to be learned from each row; of pairs, the chosen answers first, as their batches have it."""
+    """What is to be learned from each row; of pairs, the chosen answers first, as their batches have it.
+
+    Of labelled answers, those of the rows' neighbours, by which KTO estimates the divergence, come last.
+    """
     if all("labels" in row and "input_ids" in row for row in rows):
         return [[label for label in row["labels"] if label != IGNORED] for row in rows]
     if all("chosen_ids" in row and "rejected_ids" in row for row in rows):
         return [list(row[side]) for side in ("chosen_ids", "rejected_ids") for row in rows]
+    if all("completion_ids" in row for row in rows):
+        sides = ["completion_ids", *(["KL_completion_ids"] if all("KL_completion_ids" in row for row in rows) else [])]
+        return [list(row[side]) for side in sides for row in rows]
     return []
 
 
 def _scored(batch: Any) -> list[list[int]]:
     if "labels" in batch:
         return [[label for label in labels if label != IGNORED] for labels in batch["labels"].tolist()]
-    if "completion_mask" not in batch:
+    mask = "completion_mask" if "completion_mask" in batch else "attention_mask"
+    if mask not in batch:
         return []
-    pairs = zip(batch["input_ids"].tolist(), batch["completion_mask"].tolist(), strict=True)
+    parts = ["", "KL_"] if "KL_completion_mask" in batch else [""]
+    pairs = [pair for part in parts for pair in zip(batch[f"{part}input_ids"].tolist(), batch[f"{part}{mask}"].tolist(), strict=True)]
     return [[token for token, kept in zip(ids, mask, strict=True) if kept] for ids, mask in pairs]
 
 

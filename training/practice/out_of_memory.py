@@ -38,10 +38,10 @@ class Passes:
         return Passes(rows, self.number * (self.rows // rows)) if rows else None
 
 
-def with_smaller_passes(passes: Passes, attempt: Callable[[Passes], T], *, alone: bool = True) -> tuple[T, tuple[str, ...]]:
+def with_smaller_passes(passes: Passes, attempt: Callable[[Passes], T], *, fixed: str = "") -> tuple[T, tuple[str, ...]]:
     """What `attempt` returns, called again with smaller passes each time it runs out of memory; and a sentence for each of those times.
 
-    A process that is not `alone` ends instead: the others wait for it in the middle of a step.
+    `fixed` is why smaller passes would not make the same steps; the run ends then, and says so.
 
     Raises:
         TrainingError: a single row does not fit.
@@ -53,11 +53,11 @@ def with_smaller_passes(passes: Passes, attempt: Callable[[Passes], T], *, alone
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = passes.smaller() if alone else None
+            smaller = None if fixed else passes.smaller()
             if smaller is None:
                 raise TrainingError(
                     f"memory ran out with {passes.rows} {'row' if passes.rows == 1 else 'rows'} in a pass"
-                    + ("" if alone else ": halve `sft.batch_size` and double `sft.gradient_accumulation`, which makes the same steps"),
+                    + (f": {fixed}; halve this stage's `batch_size`, and double its `gradient_accumulation`" if fixed else ""),
                     why="the model and its longest row do not fit into this machine's memory",
                     do="lower `model.max_length`, quantise the base weights (`sft.method: qlora`), or take a device with more memory",
                 ) from error

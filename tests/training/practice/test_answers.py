@@ -7,7 +7,7 @@ import pytest
 from tests.fakes_training import TinyLine
 from training.chat import IGNORED, render
 from training.errors import DataError
-from training.practice.answers import cut_answers, ends_open
+from training.practice.answers import cut_answers, cut_preferences, ends_open
 from training.practice.sections import CutAnswersSection
 from training.records import DatasetManifest, SourceCount
 
@@ -76,3 +76,21 @@ def test_the_recipe_says_whether_to_stop_and_from_which_share_on(
 )  # fmt: skip
 def test_where_a_sentence_goes_on(text: str, is_open: bool) -> None:
     assert ends_open(text) is is_open
+
+
+def test_the_answers_of_pairs_and_labelled_rows_are_counted_by_side(tokenizer: Any) -> None:
+    """Of five preferred answers one is cut, of five rejected ones three: two in a sentence, one of them without its end token."""
+    whole, cut = ([label for label in rows(tokenizer, text)[0]["labels"] if label != IGNORED] for text in (WHOLE, CUT))
+    pairs: list[dict[str, Any]] = [{"chosen_ids": whole, "rejected_ids": whole}] * 2 + [{"chosen_ids": whole, "rejected_ids": cut}]
+    single = [(cut, True), (whole, True), (cut[:-1], False), (whole, False)]
+    labelled = [{"answer_ids": answer, "desirable": wanted} for answer, wanted in single]
+
+    found = cut_preferences(CutAnswersSection(), [*pairs, *labelled], tokenizer, {tokenizer.eos_token_id})
+
+    assert found == (
+        "1 of 5 (20.0%) preferred answers of 48 tokens or more end in the middle of a sentence",
+        "1 of 5 (20.0%) rejected answers end without the token that ends an answer",
+        "2 of 5 (40.0%) rejected answers of 48 tokens or more end in the middle of a sentence",
+    )
+    with pytest.raises(DataError, match="preferred answers of 48"):
+        cut_preferences(CutAnswersSection(action="stop"), [*pairs, *labelled], tokenizer, {tokenizer.eos_token_id})

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling as MasksByToken
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference as PadsLabelled
+from trl.trainer.reward_trainer import DataCollatorForPreference as PadsRanked
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling as PadsLabels
 
 from tests.fakes_training import TinyLine
@@ -69,6 +71,37 @@ def test_both_answers_of_a_pair_are_looked_at(tiny: TinyLine) -> None:
         }
 
     assert check_collation(collate, pairs, 0) == 8
+
+
+ENDS_WITH_PADDING = 2  # the last token of every answer below
+LABELLED = [
+    {"prompt_ids": [5, 6], "completion_ids": [7, 2], "KL_completion_ids": [8, 9, 2], "label": True},
+    {"prompt_ids": [5], "completion_ids": [8, 9, 2], "KL_completion_ids": [7, 2], "label": False},
+]
+RANKED = [{"chosen_ids": [5, 6, 7, 2], "rejected_ids": [5, 6, 2]}, {"chosen_ids": [5, 8, 2], "rejected_ids": [5, 9, 9, 9, 2]}]
+
+
+@pytest.mark.parametrize(
+    ("pads", "rows", "answers", "mask"),
+    [
+        (PadsLabelled(pad_token_id=ENDS_WITH_PADDING), LABELLED, 4, "completion_mask"),
+        (PadsLabelled(pad_token_id=ENDS_WITH_PADDING), LABELLED, 4, "KL_completion_mask"),
+        (PadsRanked(pad_token_id=ENDS_WITH_PADDING), RANKED, 4, "attention_mask"),
+    ],
+    ids=["kto", "kto-divergence", "reward"],
+)
+def test_labelled_answers_and_a_reward_models_rows_are_looked_at_too(pads: Any, rows: list[Any], answers: int, mask: str) -> None:
+    """TRL's own collators are sound; the planted one takes each token that is the padding token for padding."""
+
+    def without_end(some: list[Any]) -> Any:
+        batch = pads(some)
+        batch[mask][batch[mask.replace("completion_mask", "input_ids").replace("attention_mask", "input_ids")] == ENDS_WITH_PADDING] = 0
+        return batch
+
+    assert check_collation(pads, rows, ENDS_WITH_PADDING) == answers
+    with pytest.raises(TrainingError) as caught:
+        check_collation(without_end, rows, ENDS_WITH_PADDING)
+    assert "pads the batches and ends the answers" in caught.value.why
 
 
 def test_rows_of_an_unknown_kind_are_passed_over() -> None:

@@ -105,7 +105,8 @@ def test_a_run_that_gets_worse_is_stopped_and_its_best_weights_are_the_outcome(
 def test_over_fitting_is_named_in_the_record_with_the_step_since_which_it_goes_on(stopped: tuple[Path, AdapterArtifact]) -> None:
     course = stopped[1].course
 
-    (warning,) = course.warnings
+    rate, warning = course.warnings
+    assert rate.startswith("sft.learning_rate")
     assert warning.startswith(f"over-fitting since step {course.kept_step}: the held-out loss rose from ")
     assert warning.endswith(f"; the weights of step {course.kept_step} are kept")
 

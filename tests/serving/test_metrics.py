@@ -76,6 +76,14 @@ def test_two_seconds_is_a_bucket_border_and_there_are_many_below() -> None:
     assert len([border for border in borders if border < 2.0]) >= 10
 
 
+def test_a_registry_that_answers_a_lone_gateway_has_answered_its_server() -> None:
+    metrics, names = GatewayMetrics(), ("tunegate_registry_seen_timestamp_seconds", "tunegate_gateway_registry_seen_timestamp_seconds")
+    before = [samples(metrics, name) for name in names]
+    metrics.registry_seen()
+    moved = [{label for label, at in samples(metrics, name).items() if at > then[label]} for name, then in zip(names, before, strict=True)]
+    assert moved == [{("server",)}, {()}]
+
+
 def test_two_gateways_share_no_counter() -> None:
     one, other = GatewayMetrics(), GatewayMetrics()
     one.requests("clinic-1", "completions").upstream_error("connect")

@@ -1,8 +1,9 @@
 """The routing table: what a snapshot asks for, how fast a change is seen, and what happens when the registry cannot be read."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -28,7 +29,12 @@ class Desk:
         self.registry = Registry(url_in(folder), now=self.clock)
         self.table, self.ring, self.seen = RoutingTable(), KeyRing({}), list[Snapshot]()
         self.leases = Leases(self.clock, self.monotonic)
-        self.view = View(self.table, self.ring, self.seen.append, read_key)
+        self.answers = 0
+        self.view = View(self.table, self.ring, self.seen.append, read_key, seen=self.answered)
+
+    def answered(self) -> None:
+        """The registry has answered."""
+        self.answers += 1
 
     def monotonic(self) -> float:
         """Ages as fast as the clock, from another beginning."""
@@ -266,9 +272,14 @@ def test_the_last_good_table_stays_while_the_registry_is_gone_and_lets_nobody_ne
         await until(lambda: desk.table.backend("clinic") is not None)
         before = desk.table.backend("clinic")
         desk.registry.close()
+        with closing(sqlite3.connect(file)) as connection:  # or the log beside the file would stand in for what is garbage
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         file.rename(aside)
         file.write_text("garbage" * 1000)
+        await asyncio.sleep(POLL_S * 3)  # a look may be under way
+        answers = desk.answers
         await asyncio.sleep(POLL_S * 10)
+        assert desk.answers == answers > 0
         assert desk.table.backend("clinic") == before
         assert desk.ring.find(secret.get_secret_value().encode()) is not None
         assert desk.ring.find(b"tg-other") is None
@@ -276,6 +287,7 @@ def test_the_last_good_table_stays_while_the_registry_is_gone_and_lets_nobody_ne
         aside.rename(file)
         desk.slot(release, SlotState.STOPPING)
         await until(lambda: desk.table.backend("clinic") is None)
+        assert desk.answers > answers
 
     desk.play(story)
 

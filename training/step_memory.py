@@ -31,7 +31,7 @@ def cpu_memory_parts(shape: ModelShape, sft: SftSection, length: int, sharing: i
         "room between them": int(_HOLES * kept),
         "gradients beyond them": max(0, gradients - kept),  # they take the place of activations, block by block
         "one block at work": max(12 * shape.heads * length * _scores(length), 8 * shape.intermediate * tokens),  # attention: one row
-        "logits": shape.vocabulary * min(tokens, _TOKENS_AT_THE_HEAD) * (_FP32 + 2 * _BF16),
+        "logits": shape.vocabulary * (min(tokens, _TOKENS_AT_THE_HEAD) * (_FP32 + 2 * _BF16) + _trained_head(shape, sft)),
         "libraries": _LIBRARIES,
     }
 
@@ -66,6 +66,12 @@ def optimizer_bytes(shape: ModelShape, sft: SftSection, trainable: int, *, momen
         kept = sum(each.count * sft.r * (max(each.inputs, each.outputs) + min(each.inputs, each.outputs) // 2) for each in targeted)
         return 2 * _FP32 * (kept + trainable - sum(each.parameters for each in targeted))
     return 2 * trainable * moment_bytes
+
+
+def _trained_head(shape: ModelShape, sft: SftSection) -> int:
+    """Bytes per token of the vocabulary that a trained head takes besides: its gradient, and itself in the type that is multiplied."""
+    trained = sft.method in ("full", "galore", "apollo") or "embeddings" in sft.also_train
+    return shape.hidden * (_FP32 + _BF16) if trained else 0
 
 
 def _trained_blocks(shape: ModelShape, sft: SftSection) -> int:

@@ -6,7 +6,7 @@ Everything that may fail happens before the first transition; after it the gatew
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -25,7 +25,7 @@ from serving import releases
 from serving.approvals import Standing
 from serving.artefact import verify_artefact
 from serving.artefact_store import bring
-from serving.errors import EvidenceMismatch
+from serving.errors import EvidenceMismatch, RunUnderWay
 from serving.lifecycle import State
 from serving.records import Release
 from serving.registry import Registry
@@ -35,6 +35,7 @@ from serving.settings import Settings, load_settings
 # The slot of a release about to be promoted; as champion it needs no lease.
 PROMOTION_LEASE_S = 900.0
 _ROUTED_WITHIN_S = 10.0
+_TURN_S = 0.5
 _REASON_CHARACTERS = 500
 _RELEASE_HEADER = "x-tunegate-release"
 
@@ -100,19 +101,33 @@ def open_switchboard() -> Iterator[Switchboard]:
 def switch(board: Switchboard, release: Release, actor: str) -> Release:
     """Give an approved release the traffic of its public name, by steps if its recipe has some; the champion stays warm for a rollback.
 
-    One process at a time promotes a release. Where one died while its canary went on, the canary is followed to its end.
+    One process at a time promotes a release; another one, as a command beside the flow that the approval started, waits for its end and
+    finds what it has done. Where one died while its canary went on, the canary is followed to its end.
 
     Raises:
         PromotionEnded: a step did not pass.
-        RunUnderWay: another process promotes it.
     """
-    with board.registry.runs.held(promotion_of(release.id), actor):
+    with ExitStack() as turn:
+        _take_turn(board, promotion_of(release.id), actor, turn)
         release = board.registry.release(release.id)  # a try before this one may have begun its canary, or ended it
         if release.state is State.LIVE:
             return release
         live = _followed(board, release) if release.state is State.CANARY else _switched(board, release, actor)
     board.registry.release_slot(release.id)
     return live
+
+
+def _take_turn(board: Switchboard, work: str, actor: str, turn: ExitStack) -> None:
+    told = False
+    while True:
+        try:
+            turn.enter_context(board.registry.runs.held(work, actor))
+            return
+        except RunUnderWay as other:
+            if not told:
+                board.display.say(f"  {other.what}; its end is waited for")
+            told = True
+            time.sleep(_TURN_S)
 
 
 def _followed(board: Switchboard, release: Release) -> Release:

@@ -19,12 +19,13 @@ from training.practice.course import CURVES_SUFFIX, Course
 from training.prepare import PREFERENCES, prepare_dataset, read_prepared
 from training.progress import Progress, Report, silent
 from training.records import AdapterArtifact, RewardArtifact
-from training.reward_model import HEAD, load_reward, train_reward
+from training.reward_model import HEAD, RankingTrainer, load_reward, train_reward
 from training.rewarding import Answered, Rewarding
 from training.sft import train_sft
 
 Parent = tuple[Path, AdapterArtifact]
 REWARD = RewardSection(learning_rate=1e-2, epochs=4, batch_size=4, held_out_fraction=0.3)
+ENDS = (0, 2)  # padding and end of turn of the tiny tokenizer
 PROMPTS = [ValidationPrompt(str(number), [{"role": "user", "content": question}]) for number, question in enumerate(QUESTIONS[:8])]
 
 
@@ -104,6 +105,14 @@ def test_the_mean_reward_of_five_steps_rises_by_a_quarter_within_forty(sharp: tu
     assert sum(means[-5:]) / 5 > sum(means[:5]) / 5 + 0.25
 
 
+def test_answers_that_end_at_their_limit_are_counted_and_said(learned: Learned) -> None:
+    """Few of four tokens are an end by chance; TRL takes padding for one, too."""
+    cut = [warning for warning in learned.artifact.course.warnings if "cut at `online.max_new_tokens`" in warning]
+
+    ended = sum(answer.answer_ids[-1] in ENDS for answer in learned.asked) / len(learned.asked)
+    assert float(cut[0].split("%")[0]) == pytest.approx(100 * (1 - ended), abs=0.1)
+
+
 def stopped_at(step: int) -> Report:
     def press_ctrl_c(progress: Progress) -> None:
         if progress.done == step:
@@ -138,6 +147,24 @@ def test_a_reward_model_draws_its_margins_and_records_its_course(tiny: TinyLine,
     assert (course.warnings[0], course.rows_per_pass, course.kept_step > 0) == ("its answers are cut", 4, True)
     assert course.warnings[1].startswith("reward.learning_rate 0.01 is above the range")
     assert course.conditions is not None
+
+
+def test_a_reward_model_whose_batch_does_not_fit_is_taught_with_half_of_it_and_the_same_steps(
+    tiny: TinyLine, parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, honest = teach(tiny, parent, tmp_path / "whole", epochs=1), RankingTrainer.compute_loss
+
+    def compute_loss(self: RankingTrainer, model: Any, inputs: dict[str, Any], *others: Any, **named: Any) -> Any:
+        if len(inputs["input_ids"]) > 4:
+            raise MemoryError
+        return honest(self, model, inputs, *others, **named)
+
+    monkeypatch.setattr(RankingTrainer, "compute_loss", compute_loss)
+    halved = teach(tiny, parent, tmp_path / "halved", epochs=1)
+
+    assert (halved.steps, halved.held_out_accuracy) == (whole.steps, whole.held_out_accuracy)
+    assert halved.first_loss == pytest.approx(whole.first_loss, rel=0.02)
+    assert halved.course.out_of_memory == ("memory ran out with 4 rows in a pass: went on with 2 rows and 2 passes in a step",)
 
 
 def test_a_reward_model_that_was_stopped_ends_as_the_very_same(tiny: TinyLine, parent: Parent, tmp_path: Path) -> None:

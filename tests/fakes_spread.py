@@ -1,5 +1,7 @@
 """What two processes that train together run in the tests: both stages on a tiny line, whole and shared out, from sections given as JSON.
 
+Both stages are made once more by processes that are killed in their last step, and by others that go on.
+
 fakes_spread.py LINE OUT SFT PREFERENCE
 
 The libraries are imported once, and each process is a fork with the environment that a launcher would have given it.
@@ -7,8 +9,11 @@ The libraries are imported once, and each process is a fork with the environment
 
 import json
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +29,31 @@ from training.builders import rounding
 from training.config import QuantizationSection
 from training.preference import train_preference
 from training.preference_section import PreferenceSection
-from training.progress import silent
+from training.progress import Progress, Report, silent
 from training.ranks import join, leave
+from training.records import RECORD_NAME, AdapterArtifact
 from training.sft import train_sft
 
 PROCESSES = 2
+Work = Callable[..., None]
 
 
 def main(*asked: str) -> int:
-    """Start the processes; 0 when all of them ended well."""
+    """Start the processes, again and again; 0 when all of them ended well, or were killed where they should be."""
+    return max(_ended_well(asked, train), *(_ended_well(asked, partial(train_until, kill), kill) for kill in ("sft", "dpo", "")))
+
+
+def _ended_well(asked: Sequence[str], work: Work, kill: str = "") -> int:
     port = str(free_port())
-    children = [pid for rank in range(PROCESSES) if (pid := _fork(rank, port, *asked))]
-    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in children)
+    children = [pid for rank in range(PROCESSES) if (pid := _fork(rank, port, asked, work))]
+    first = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
+    for other in children[1:] if kill else ():
+        os.kill(other, signal.SIGKILL)  # as torch's launcher does with those that are left
+    others = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children[1:]]
+    return int(first != -signal.SIGKILL) if kill else int(any((first, *others)))
 
 
-def _fork(rank: int, port: str, *asked: str) -> int:
+def _fork(rank: int, port: str, asked: Sequence[str], work: Work) -> int:
     if pid := os.fork():
         return pid
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -46,7 +61,7 @@ def _fork(rank: int, port: str, *asked: str) -> int:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     status = 1
     try:
-        train(Path(asked[0]), Path(asked[1]), *asked[2:])
+        work(Path(asked[0]), Path(asked[1]), *asked[2:])
         status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, it ends here, and not in the parent's code
         traceback.print_exc()
@@ -68,6 +83,28 @@ def train(line: Path, out: Path, sft: str, preference: str) -> None:
     if join().first:
         (out / "rounded.json").write_text(json.dumps(told), encoding="utf-8")
     leave()
+
+
+def train_until(kill: str, line: Path, out: Path, sft: str, preference: str) -> None:
+    """Train, and after that tune, going on from what is there; the first process is killed in the last step of the stage `kill`."""
+    tiny, section, adapter = TinyLine.of(line), sft_section(**json.loads(sft)), out / "sft-killed"
+    pairs, rows = PreferenceSection.model_validate_json(preference), (tiny.dataset_dir, tiny.dataset)
+    if (adapter / RECORD_NAME).exists():
+        trained = AdapterArtifact.read(adapter)
+    else:
+        trained = train_sft(tiny.model, section, tiny.base, *rows, adapter, killer(kill == "sft"))
+    train_preference(tiny.model, section, pairs, tiny.base, *rows, adapter, trained, out / "dpo-killed", killer(kill == "dpo"))
+    leave()
+
+
+def killer(deadly: bool) -> Report:
+    """Hears of steps; a deadly one ends its process in the last of them, behind the checkpoint of the one before."""
+
+    def report(progress: Progress) -> None:
+        if deadly and progress.unit == "steps" and 1 < progress.total == progress.done:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return report
 
 
 def rounded_and_shared_out(folder: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ from training.records import CHECKPOINTS, AdapterArtifact
 from training.sft import train_sft
 
 PROGRAM = Path(__file__).parents[1] / "fakes_spread.py"
-SECTION = {"dropout": 0.0, "epochs": 1, "batch_size": 8, "r": 8}
+SECTION = {"dropout": 0.0, "epochs": 1, "batch_size": 8, "r": 8, "checkpoint_every_steps": 1}
 PAIRS = PreferenceSection(learning_rate=1e-2, epochs=1, batch_size=8)
 CLOSE = 2e-3  # the same sums in bf16, rounded in another order
 
@@ -92,6 +92,17 @@ def test_two_processes_end_with_the_adapter_of_one(pairs: dict[str, tuple[Path, 
 def test_the_first_process_alone_writes(pairs: dict[str, tuple[Path, Path]]) -> None:
     for _, two in pairs.values():
         assert sorted(path.name for path in two.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "record.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_two_processes_that_were_killed_end_with_the_very_same_adapter(pairs: dict[str, tuple[Path, Path]], stage: str) -> None:
+    """SIGKILL in the last step; the next two go on from the checkpoint before it, and DPO from what SFT ended with."""
+    whole = pairs[stage][1]
+    killed = whole.with_name(f"{stage}-killed")
+
+    assert not (killed / CHECKPOINTS).exists()
+    assert AdapterArtifact.read(killed).digest == AdapterArtifact.read(whole).digest
 
 
 @pytest.mark.slow

@@ -31,10 +31,10 @@ def sign(release: ReleaseId) -> None:
 
 def export(
     release: ReleaseId,
-    to: Annotated[str, typer.Option(help="adapter, safetensors or gguf; fp8, awq and gptq say what they need")],
+    to: Annotated[str, typer.Option(help="adapter, safetensors, gguf, gguf-q8_0 or fp8; awq and gptq say what they need")],
     out: Annotated[Path | None, typer.Option(help="folder that is made; by default RELEASE-FORM here")] = None,
 ) -> None:
-    """Write a release's model for another tool: its adapter, its safetensors with record and signature, or GGUF."""
+    """Write a release's model for another tool: its adapter, its safetensors with record and signature, GGUF, or FP8."""
     from flows.exporting import export_release
     from flows.serving_control import open_registry
     from serving.settings import load_settings

@@ -1,7 +1,7 @@
-"""A finished model in the form that another tool reads: its adapter, its safetensors, or GGUF.
+"""A finished model in the form that another tool reads: its adapter, its safetensors, GGUF, or FP8.
 
 Each export is a new folder, there whole or not at all, made a tensor at a time. What no kept library makes here is refused by name and
-never imitated. Knows nothing of releases, and needs no torch. Next: `export_gguf.py`.
+never imitated. Knows nothing of releases; only FP8 needs torch. Next: `export_gguf.py`, `export_fp8.py`.
 """
 
 import shutil
@@ -13,9 +13,9 @@ from training.atomic import new_folder, require_space
 from training.errors import InputError, TunegateError
 from training.records import digest_files
 
-Form = Literal["adapter", "safetensors", "gguf", "fp8", "awq", "gptq"]
+Form = Literal["adapter", "safetensors", "gguf", "gguf-q8_0", "fp8", "awq", "gptq"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_COMPRESSED: tuple[Form, ...] = ("fp8", "awq", "gptq")
+_COMPRESSED: tuple[Form, ...] = ("awq", "gptq")
 _COMPRESSOR = "llmcompressor"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # as peft names them
 _FOR_ADAPTERS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -75,8 +75,22 @@ def _gguf(model: Path, out: Path, adapter: Path | None) -> None:
     write_gguf(model, out / "model.gguf")
 
 
+def _gguf_q8_0(model: Path, out: Path, adapter: Path | None) -> None:
+    from training.export_gguf import Q8_0, write_gguf
+
+    write_gguf(model, out / "model.gguf", Q8_0)
+
+
+def _fp8(model: Path, out: Path, adapter: Path | None) -> None:
+    from training.export_fp8 import write_fp8
+
+    write_fp8(model, out)
+
+
 _WRITERS: dict[Form, Callable[[Path, Path, Path | None], None]] = {
     "safetensors": _safetensors,
     "adapter": _adapter,
     "gguf": _gguf,
+    "gguf-q8_0": _gguf_q8_0,
+    "fp8": _fp8,
 }

@@ -1,8 +1,9 @@
 """Writes a merged model as one GGUF file, which llama.cpp and what builds on it read, by the format's own library.
 
-Weights stay bf16, norms become fp32, so nothing is lost; whoever wants fewer bits quantises the file with llama.cpp. Known are
-the architectures llama and qwen2 and the tokenizers that llama.cpp reads in the same way; others are refused, for a tokenizer that
-cuts text differently is an error that nobody sees. A tensor at a time. Next: `gguf_model.py`, the way back.
+Weights stay bf16, norms become fp32, so nothing is lost; or weights become Q8_0, 8 bits and a scale for each 32 of them, by the library's
+own code, which gives the very bits of llama.cpp's. Whoever wants fewer quantises the file with llama.cpp. Known are the architectures
+llama and qwen2 and the tokenizers that llama.cpp reads in the same way; others are refused, for a tokenizer that cuts text differently is
+an error that nobody sees. A tensor at a time. Next: `gguf_model.py`, the way back.
 """
 
 import json
@@ -13,13 +14,15 @@ from typing import Any
 
 import gguf
 import numpy as np
-from gguf.quants import quant_shape_to_byte_shape
+from gguf import GGMLQuantizationType
+from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from training.errors import InputError
 from training.export_gguf_tokenizer import add_tokenizer
 
 _ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}
-_BF16 = gguf.GGMLQuantizationType.BF16
+_BF16, Q8_0 = GGMLQuantizationType.BF16, GGMLQuantizationType.Q8_0
+_FILE_TYPES = {_BF16: gguf.LlamaFileType.MOSTLY_BF16, Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0}
 Array = np.ndarray[Any, Any]
 
 
@@ -37,8 +40,8 @@ class _Tensor:
         return np.memmap(self.file, dtype=np.uint16, mode="r", offset=self.start, shape=self.shape or (1,))
 
 
-def write_gguf(model: Path, path: Path) -> None:
-    """Write the model in the folder `model` to `path`.
+def write_gguf(model: Path, path: Path, weights: GGMLQuantizationType = _BF16) -> None:
+    """Write the model in the folder `model` to `path`, its matrices as `weights` where their rows can be cut into blocks of those.
 
     Raises:
         InputError: an architecture, a tokenizer or a setting of it that is not known to mean the same there.
@@ -49,15 +52,15 @@ def write_gguf(model: Path, path: Path) -> None:
     names = gguf.get_tensor_name_map(kind, config["num_hidden_layers"])
     tensors = [tensor for shard in sorted(model.glob("*.safetensors")) for tensor in _tensors(shard)]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[kind])
-    _add_settings(writer, config)
+    _add_settings(writer, config, weights)
     add_tokenizer(writer, model, config)
     for tensor in tensors:
-        _announce(writer, _name(names, tensor.name), tensor.shape)
+        _announce(writer, _name(names, tensor.name), tensor.shape, _kind(tensor.shape, weights))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor in tensors:
-        writer.write_tensor_data(_array(tensor, config))
+        writer.write_tensor_data(_array(tensor, config, _kind(tensor.shape, weights)))
     writer.close()
 
 
@@ -89,10 +92,17 @@ def _require_known(config: Mapping[str, Any]) -> None:
         )
 
 
-def _add_settings(writer: Any, config: Mapping[str, Any]) -> None:
+def _kind(shape: tuple[int, ...], weights: GGMLQuantizationType) -> GGMLQuantizationType:
+    """What a tensor becomes; as llama.cpp does, one whose rows are not whole blocks keeps 16 bits."""
+    if len(shape) < 2:
+        return GGMLQuantizationType.F32
+    return weights if shape[-1] % gguf.GGML_QUANT_SIZES[weights][0] == 0 else _BF16
+
+
+def _add_settings(writer: Any, config: Mapping[str, Any], weights: GGMLQuantizationType) -> None:
     heads = config["num_attention_heads"]
     writer.add_name(config["model_type"])
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_file_type(_FILE_TYPES[weights])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -112,19 +122,22 @@ def _name(names: Any, name: str) -> str:
     return str(found)
 
 
-def _announce(writer: Any, name: str, shape: tuple[int, ...]) -> None:
-    if len(shape) < 2:
+def _announce(writer: Any, name: str, shape: tuple[int, ...], kind: GGMLQuantizationType) -> None:
+    if kind is GGMLQuantizationType.F32:
         writer.add_tensor_info(name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
     else:
-        in_bytes = quant_shape_to_byte_shape(shape, _BF16)
-        writer.add_tensor_info(name, in_bytes, np.dtype(np.uint8), int(np.prod(in_bytes)), raw_dtype=_BF16)
+        in_bytes = quant_shape_to_byte_shape(shape, kind)
+        writer.add_tensor_info(name, in_bytes, np.dtype(np.uint8), int(np.prod(in_bytes)), raw_dtype=kind)
 
 
-def _array(tensor: _Tensor, config: Mapping[str, Any]) -> Array:
-    """The tensor as the file holds it: matrices in bf16, the rest in fp32, of which bf16 is the upper half."""
+def _array(tensor: _Tensor, config: Mapping[str, Any], kind: GGMLQuantizationType) -> Array:
+    """The tensor as the file holds it; bf16 is the upper half of fp32."""
     bits, heads = tensor.bits(), _heads_turned(tensor.name, config)
     bits = turned(bits, heads) if heads else bits
-    return (bits.astype(np.uint32) << 16).view(np.float32) if bits.ndim < 2 else np.ascontiguousarray(bits).view(np.uint8)
+    if kind is _BF16:
+        return np.ascontiguousarray(bits).view(np.uint8)
+    values: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    return values if kind is GGMLQuantizationType.F32 else np.asarray(quantize(values, kind))
 
 
 def _heads_turned(name: str, config: Mapping[str, Any]) -> int:

@@ -13,7 +13,7 @@ from training.export import FORMS, export_model, require_form
 from training.export_gguf_tokenizer import _SPLITS, name_of_rule
 from training.records import digest_files
 
-WIDTH, HEADS, KEY_HEADS, INNER, TOKENS = 16, 4, 2, 24, 260
+WIDTH, HEADS, KEY_HEADS, INNER, TOKENS = 32, 4, 2, 24, 260
 SHAPES = {
     "model.embed_tokens.weight": (TOKENS, WIDTH),
     "model.norm.weight": (WIDTH,),
@@ -79,6 +79,27 @@ def test_gguf_holds_the_very_weights_under_its_own_names(tmp_path: Path, kind: s
             pairs = values.reshape(heads, half, 2, WIDTH)
             values = np.concatenate([pairs[:, :, 0], pairs[:, :, 1]], axis=1).reshape(values.shape)
         assert np.array_equal(values, (wanted.astype(np.uint32) << 16).view(np.float32))
+
+
+def test_q8_0_rounds_matrices_to_half_a_step_of_each_32_numbers_and_leaves_what_is_not_whole_blocks(tmp_path: Path) -> None:
+    """A block's step is its largest number over 127, itself kept in 16 bits; rows of down_proj are 24 wide, which is no block of 32."""
+    bits = write_model(tmp_path / "model", "qwen2")
+
+    reader = gguf.GGUFReader(export_model(tmp_path / "model", "gguf-q8_0", tmp_path / "out") / "model.gguf")
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, 1)
+    read = {tensor.name: tensor for tensor in reader.tensors}
+    assert reader.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_Q8_0
+    for name, wanted in bits.items():
+        tensor = read[names.get_name(name, try_suffixes=(".weight", ".bias"))]
+        assert tensor.tensor_type.name == ("F32" if wanted.ndim == 1 else "BF16" if "down_proj" in name else "Q8_0")
+        before = (wanted.astype(np.uint32) << 16).view(np.float32)
+        apart = np.abs(gguf.dequantize(tensor.data, tensor.tensor_type) - before)
+        if tensor.tensor_type.name != "Q8_0":
+            assert not apart.any()
+            continue
+        largest = np.abs(before).reshape(-1, 32).max(axis=1, keepdims=True)
+        assert bool((apart.reshape(-1, 32) <= largest / 127 / 2 + largest * 2**-11).all())
 
 
 def test_gguf_holds_the_settings_the_tokens_and_the_template(tmp_path: Path) -> None:
@@ -161,7 +182,7 @@ def test_an_adapter_comes_with_tokenizer_and_template_and_without_the_rest(tmp_p
     assert (out / "adapter_model.safetensors").read_text() == "adapter_model.safetensors"
 
 
-@pytest.mark.parametrize("form", ["fp8", "awq", "gptq"])
+@pytest.mark.parametrize("form", ["awq", "gptq"])
 def test_what_needs_a_package_that_is_not_here_names_it(form: str) -> None:
     with pytest.raises(InputError, match=f"{form} cannot be made here: it needs the package llmcompressor"):
         require_form(form)

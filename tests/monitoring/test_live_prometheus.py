@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 import yaml
 
@@ -123,7 +124,7 @@ async def hang_up(stack: Stack) -> None:
 
 
 @contextlib.asynccontextmanager
-async def real_engine(folder: Path) -> AsyncIterator[tuple[Backend, int]]:
+async def real_engine(folder: Path) -> AsyncIterator[tuple[Backend, SlotProcess]]:
     """The real vLLM with a tiny model."""
     write_tiny_model(folder / "model")
     slot = SlotProcess(
@@ -134,7 +135,7 @@ async def real_engine(folder: Path) -> AsyncIterator[tuple[Backend, int]]:
         await slot.ready()
         key = read_key(folder / "slot")
         assert key is not None
-        yield Backend("clinic-2", slot.base_url, key, "clinic-2"), slot.port
+        yield Backend("clinic-2", slot.base_url, key, "clinic-2"), slot
     finally:
         await slot.stop(1)
 
@@ -226,7 +227,7 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
     write_line_log(home)
     sick = Behaviour(chunks=3, chunk_gap_s=0.01, think_s=0.03, die_after_chunks=2)
     async with (
-        real_engine(tmp_path) as (engine, port),
+        real_engine(tmp_path) as (engine, process),
         FakeSlot("clinic-3", sick).running() as broken,
         gateway_over({PUBLIC_NAME: engine}, home=home, live_checks_per_minute=600) as stack,
         prometheus_over(stack, tmp_path) as prometheus,
@@ -234,7 +235,7 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
     ):
         tasks = [beside.create_task(stack.house.sample.run()), beside.create_task(Surroundings(home, stack.metrics).run(every_s=0.5))]
         shared = (Target(engine, 0.5, "champion"), Target(backend_of(broken), 0.5, "canary"))
-        stack.metrics.follow(registry_of(port))
+        stack.metrics.follow(registry_of(process.port))
         assert await scrapes(stack, prometheus), (tmp_path / "log").read_text()
         for _ in range(ROUNDS):
             await load(stack)
@@ -253,6 +254,8 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
             Path(PICTURES).write_text(json.dumps(await drawn(stack, prometheus)))
         for task in tasks:
             task.cancel()
+        stack.routing.replace({PUBLIC_NAME: champion_route(PUBLIC_NAME, engine)})
+        broken_off = await killed_mid_stream(stack, process)
     for (slug, title, name), values in panels.items():
         print(f"{slug:9} {title:44} {name:24} {' '.join(f'{value:.4g}' for value in values[:6])}")
     assert len({(slug, title) for slug, title, _ in panels}) == 65
@@ -264,6 +267,21 @@ async def test_every_panel_and_every_signal_of_an_alert_has_data(tmp_path: Path)
     assert stack.outcomes("clinic-3").keys() >= {"server_error"}
     assert (judgement.outcome, firing) == (Outcome.FAIL, True)
     assert stack.value("tunegate_live_unchecked_total", release="clinic-2", reason="no_reference") == 0
+    assert b'data: {"error":' in broken_off
+    assert b"[DONE]" not in broken_off
+
+
+async def killed_mid_stream(stack: Stack, process: SlotProcess) -> bytes:
+    """What a caller gets whose engine, the real one, is killed in mid-stream; asked here because it is the last thing this engine does."""
+    engine = psutil.Process(process.pid).children()[0]
+    read = bytearray()
+    with contextlib.suppress(aiohttp.ClientPayloadError):
+        async with stack.stream(max_tokens=400, ignore_eos=True) as response:
+            read += await response.content.readline()
+            engine.kill()
+            async for chunk in response.content.iter_any():
+                read += chunk
+    return bytes(read)
 
 
 async def drawn(stack: Stack, prometheus: str) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ On a CPU that is this machine's memory, or what its container may have of it; on
 vLLM takes at once and whole. Next: `places.py`, which decides by it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -54,7 +55,7 @@ class MachineMemory:
 
     def room(self, engines: Collection[int]) -> float:
         """What is free, and what the engines have taken of it."""
-        return _available() - _SPARE_BYTES + sum(map(_resident, engines))
+        return _available() - _SPARE_BYTES + sum(_resident(engines))
 
     def words(self, amount: float) -> str:
         """In GiB."""
@@ -99,14 +100,19 @@ def _cgroup(name: str) -> int | None:
     return int(text) if text.strip().isdigit() else None
 
 
-def _resident(pid: int) -> int:
-    try:
-        leash = psutil.Process(pid)
-        family = [leash, *leash.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    # Forked processes share what they have imported: the largest alone is nearer to the truth than the sum.
-    return max((_rss(process) for process in family), default=0)
+def _resident(engines: Collection[int]) -> Iterator[int]:
+    """What each engine holds, from one look at the machine's processes for all of them."""
+    processes = {process.pid: process for process in psutil.process_iter()} if engines else {}
+    children: dict[int, list[int]] = {}
+    for pid, process in processes.items():
+        with suppress(psutil.Error):
+            children.setdefault(process.ppid(), []).append(pid)
+    for engine in engines:
+        family = [engine]
+        for pid in family:  # it grows while it is read: children, their children, and so on
+            family += children.get(pid, ())
+        # Forked processes share what they have imported: the largest alone is nearer to the truth than the sum.
+        yield max(_rss(processes[pid]) if pid in processes else 0 for pid in family)
 
 
 def _rss(process: psutil.Process) -> int:

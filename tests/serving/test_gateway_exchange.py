@@ -340,7 +340,7 @@ async def test_an_aborted_request_leaves_the_latency_alone() -> None:
 class Stumbling:
     """Wants every answer, and cannot take any."""
 
-    def wants(self) -> bool:
+    def wants(self, side: object) -> bool:
         return True
 
     def offer(self, record: object) -> None:

@@ -19,6 +19,7 @@ from tests.fakes_gateway import PUBLIC_NAME, TESTER_KEY, Stack, backend_of, gate
 from tests.fakes_gateway_slot import FakeSlot
 from tests.fakes_serving import EVIDENCE, candidate, url_in
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.anyio
 ADMIN = {"/admin/releases": "get", "/admin/releases/{release_id}/approve": "post", "/admin/releases/{release_id}/reject": "post"}
 
@@ -50,7 +51,8 @@ async def schemathesis(stack: Stack, release: str, folder: Path) -> dict[str, An
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).parent / "schemathesis", "run", f"{stack.url}/openapi.json", *options, *patient, "--no-color",
         "--header", f"Authorization: Bearer {TESTER_KEY}", "--report", "json", "--report-json-path", report,
-        cwd=folder, env={**os.environ, **known, "SCHEMATHESIS_HOOKS": "tests.schemathesis_values"}, stdout=asyncio.subprocess.PIPE,
+        cwd=folder, env={**os.environ, **known, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.schemathesis_values"},
+        stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()

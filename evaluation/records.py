@@ -4,27 +4,18 @@ The chain goes on from `training.records`: a scorecard names the digest of the m
 scorecards. Numbers that could not be measured are None, never NaN. Next: `gate.py`.
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.config import MetricName
 from evaluation.metrics.text_scores import TextScores
+from evaluation.outcome import Outcome as Outcome
 from evaluation.rules import RuleResult, Severity
 from evaluation.suite import Generation, Message
 from training.records import Record
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Outcome(StrEnum):
-    """What a condition, or a whole verdict, says. Only PASS promotes."""
-
-    PASS = "PASS"  # noqa: S105  # a verdict, not a password
-    INCONCLUSIVE = "INCONCLUSIVE"
-    FAIL = "FAIL"
-    ERROR = "ERROR"
 
 
 class _Fact(BaseModel):

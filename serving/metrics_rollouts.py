@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from evaluation.records import Outcome
+from evaluation.outcome import Outcome
 from serving.records import ENDS, Rollout, RolloutStatus, Snapshot
 from serving.registry import utc_now
 from serving.rollout_decision import Decision

@@ -12,7 +12,7 @@ Nothing goes to a release that is not ready. Next: `rollout_controller.py`, whic
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evaluation.records import Outcome
+from evaluation.outcome import Outcome
 from serving.rollout_judging import Judgement
 from serving.rollout_section import RolloutSection
 

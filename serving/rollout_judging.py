@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from evaluation.records import Outcome
+from evaluation.outcome import Outcome
 from serving.rollout_counts import Counts, Times, time_at
 from serving.rollout_section import RolloutSection
 

@@ -24,7 +24,7 @@ from serving.lifecycle import State
 from serving.records import Release, ServerInfo, SlotInfo, SlotState
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
-from serving.slots import read_key
+from serving.slot_folder import read_key
 from training.progress import Progress, Report
 
 T = TypeVar("T")

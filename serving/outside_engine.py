@@ -6,22 +6,15 @@ the check at its start to say. Next: `outside_address.py`, the patterns of its a
 
 import asyncio
 
-from pydantic import SecretStr
-
 from serving.engine_probe import Address, Pace, answered, went_silent
 from serving.errors import SlotError
 from serving.outside_address import fill
 from serving.records import Release
 from serving.settings import Settings
-from serving.slots import KEY_NAME, write_key
+from serving.slot_folder import KEY_NAME, write_key
+from serving.slot_keys import outside_key
 
 _PACE = Pace(every_s=2.0, answer_s=60.0, page_s=5.0)
-_NO_KEY = "none"
-
-
-def key_of(settings: Settings) -> SecretStr:
-    """The key that such an engine is asked with; a word that says nothing, where it wants none."""
-    return settings.outside_key if settings.outside_key.get_secret_value() else SecretStr(_NO_KEY)
 
 
 class OutsideEngine:
@@ -34,7 +27,7 @@ class OutsideEngine:
         self._folder, self._start_timeout_s = settings.slot_folder(release.id), settings.start_timeout_s
         self.base_url = fill(settings.outside_url, release.id, release.public_name)
         self.served_name = fill(settings.outside_model, release.id, release.public_name)
-        self._key = key_of(settings)
+        self._key = outside_key(settings)
 
     async def start(self) -> None:
         """Keep the key where the gateway looks for it.

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 from sqlalchemy import Connection, Row, insert, select, update
 
 from serving import fleet
@@ -81,6 +80,8 @@ def this_process() -> Holder:
 
 def started(pid: int) -> str | None:
     """When a process started, in ticks since boot where the kernel tells; None when there is none, or only its remains."""
+    import psutil  # 1 MB in each gateway worker, which has the registry but runs nothing
+
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

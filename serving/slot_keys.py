@@ -11,12 +11,18 @@ from pydantic import SecretStr
 
 from serving.machine import loopback
 from serving.outside_address import is_loopback, keeps_a_secret
-from serving.outside_engine import key_of
 from serving.records import SlotInfo
 from serving.settings import Settings
-from serving.slots import read_key, read_loopback
+from serving.slot_folder import read_key, read_loopback
 
 _log = logging.getLogger(__name__)
+
+_NO_KEY = "none"
+
+
+def outside_key(settings: Settings) -> SecretStr:
+    """The key that an engine outside is asked with; a word that says nothing, where it wants none."""
+    return settings.outside_key if settings.outside_key.get_secret_value() else SecretStr(_NO_KEY)
 
 
 class SlotKeys:
@@ -31,7 +37,7 @@ class SlotKeys:
         url = slot.base_url or ""
         fault = self._fault(slot.release_id, url)
         if fault is None:
-            return read_key(self._settings.slot_folder(slot.release_id)) if is_loopback(url) else key_of(self._settings)
+            return read_key(self._settings.slot_folder(slot.release_id)) if is_loopback(url) else outside_key(self._settings)
         if (slot.release_id, url) not in self._refused:
             self._refused.add((slot.release_id, url))
             _log.error("slot %s at %s is not asked: %s", slot.release_id, url, fault)

@@ -20,15 +20,14 @@ from pydantic import SecretStr
 from serving import leash
 from serving.engine_probe import Address, Pace, answered, went_silent
 from serving.errors import SlotError
-from serving.machine import loopback
+from serving.slot_folder import KEY_NAME, write_key
 from serving.slot_sockets import make_sockets, remove_sockets
-from training.atomic import write_text
 
 _HOST = "127.0.0.1"
 # Below the range from which Linux takes ports for outgoing connections, so that none of them takes ours before the engine does.
 _PORTS = range(20_000, 32_000)
 _EXIT_GRACE_S = 5.0
-_LOG_NAME, KEY_NAME, _LOOPBACK_NAME = "vllm.log", "key", "loopback"
+_LOG_NAME = "vllm.log"
 _MAX_LOG_BYTES = 16 << 20
 _TAIL_LINES = 5
 
@@ -192,28 +191,6 @@ class SlotProcess:
         if self._process is None:
             raise RuntimeError("SlotProcess.start() was not awaited")
         return self._process
-
-
-def write_key(folder: Path, key: SecretStr) -> None:
-    """Keep a slot's key where gateways look for it, and on whose loopback the slot is."""
-    write_text(folder / _LOOPBACK_NAME, loopback())
-    write_text(folder / KEY_NAME, key.get_secret_value(), mode=0o600)
-
-
-def read_loopback(folder: Path) -> str | None:
-    """On whose loopback the slot in `folder` was started; None when none ever was."""
-    try:
-        return (folder / _LOOPBACK_NAME).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-
-
-def read_key(folder: Path) -> SecretStr | None:
-    """The key of the slot in `folder`; None when none runs."""
-    try:
-        return SecretStr((folder / KEY_NAME).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
 
 
 def free_port() -> int:

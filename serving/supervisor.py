@@ -22,8 +22,8 @@ from serving.places import Places, Tenancy, places
 from serving.records import Release, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
+from serving.slot_folder import read_key
 from serving.slot_sockets import sweep_sockets
-from serving.slots import read_key
 from serving.start_check import check_start
 from training.errors import TunegateError
 

@@ -19,7 +19,8 @@ from evaluation.suite import Suite, load_suite
 from flows.rendering import view_of_trainer, weights_of
 from serving.config import ServingSection
 from serving.engine import engine_command
-from serving.slots import SlotProcess, read_key
+from serving.slot_folder import read_key
+from serving.slots import SlotProcess
 from tests.fakes_suites import many_prompts, write_suite
 from training.errors import RecordError
 from training.records import BaseModelRecord, MergeCertificate, MergedModel, MergeMeasurement, digest_files, verify_files

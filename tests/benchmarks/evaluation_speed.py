@@ -28,7 +28,8 @@ from evaluation.scoring import judge, load_reference_tools
 from evaluation.suite import Prompt, Suite, load_suite
 from serving.config import ServingSection
 from serving.engine import engine_command
-from serving.slots import SlotProcess, read_key
+from serving.slot_folder import read_key
+from serving.slots import SlotProcess
 from training.progress import silent
 
 T = TypeVar("T")

@@ -34,7 +34,8 @@ from serving.rollout_decision import Standing, decide
 from serving.rollout_judging import Judgement, judge
 from serving.rollout_section import RolloutSection, RolloutStep
 from serving.routing import Backend, Route, Target, champion_route
-from serving.slots import SlotProcess, read_key
+from serving.slot_folder import read_key
+from serving.slots import SlotProcess
 from serving.surroundings import Surroundings
 from serving.training_now import TrainingNow, tell
 from tests.fakes_engine_tiny import write_tiny_model

@@ -21,6 +21,12 @@ LIGHT = (
     "flows.views",
 )
 
+# Each process that takes callers holds these for as long as it lives: whoever adds one, weighs it first (bound: 80 MB a worker under load).
+IN_EVERY_WORKER = {
+    "annotated_types", "cython_runtime", "dotenv", "greenlet", "httptools", "orjson", "prometheus_client", "pydantic", "pydantic_core",
+    "pydantic_settings", "sqlalchemy", "typing_extensions", "typing_inspection", "uvloop",
+}  # fmt: skip
+
 
 def heavy_after_importing(modules: tuple[str, ...], heavy: tuple[str, ...]) -> list[str]:
     """The heavy packages that a fresh interpreter has loaded after importing these modules."""
@@ -47,6 +53,15 @@ def test_what_answers_at_once_loads_neither_the_gpu_stack_nor_prefect(module: st
 
 def test_no_light_module_loads_them_either() -> None:
     assert heavy_after_importing(LIGHT, (*GPU_STACK, "prefect")) == []
+
+
+def test_a_gateway_worker_loads_nothing_but_what_callers_need() -> None:
+    code = "import sys, serving.gateway_worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = done.stdout.split()
+    foreign = {name.partition(".")[0] for name in loaded if not name.startswith("_")} - sys.stdlib_module_names
+    assert foreign - {"serving", "training", "evaluation"} == IN_EVERY_WORKER
+    assert [name for name in loaded if name.startswith("evaluation.")] == ["evaluation.outcome"]
 
 
 def test_the_check_itself_sees_a_heavy_import() -> None:

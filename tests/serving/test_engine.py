@@ -26,7 +26,8 @@ from evaluation.scoring import score_endpoint
 from evaluation.suite import Generation, Message, Prompt, load_suite
 from serving.config import ServingSection
 from serving.engine import engine_command
-from serving.slots import SlotProcess, read_key
+from serving.slot_folder import read_key
+from serving.slots import SlotProcess
 from tests.fakes_engine_tiny import tiny_model, tiny_tokenizer
 from tests.fakes_suites import many_prompts, write_suite
 from training.chat import prompt_ids

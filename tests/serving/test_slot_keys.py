@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from serving.machine import loopback
 from serving.records import SlotInfo, SlotState
 from serving.settings import Settings
+from serving.slot_folder import read_loopback, write_key
 from serving.slot_keys import SlotKeys
-from serving.slots import read_loopback, write_key
 from tests.fakes_serving import slot_info
 
 HERE = slot_info("clinic-1", SlotState.READY, datetime.now(UTC))

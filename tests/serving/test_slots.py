@@ -18,8 +18,9 @@ import pytest
 from serving.engine import EngineCommand
 from serving.errors import SlotError
 from serving.lifecycle import State
+from serving.slot_folder import read_key
 from serving.slot_sockets import make_sockets, remove_sockets, sweep_sockets
-from serving.slots import SlotProcess, free_port, read_key
+from serving.slots import SlotProcess, free_port
 from tests.fakes_serving import bare_release, fake_engine
 
 ROOT = Path(__file__).parents[2]

@@ -32,6 +32,10 @@ class StageFailed(TunegateError):
     """A stage's process ended without its record."""
 
 
+class StageKilled(StageFailed):
+    """A stage's process was killed from outside, by a kernel short of memory or by somebody; the next goes on where it stopped."""
+
+
 class OutOfReach(StageFailed):
     """A stage needed something outside, such as the hub, which did not answer: it may in a minute."""
 

@@ -21,6 +21,7 @@ from flows.cases import read_case
 from flows.display import Display, make_console
 from flows.errors import ServingFailed
 from flows.events import DATA_CHANGED, announce
+from flows.own_prefect import server_of_the_user
 from flows.prefect_events import tell_prefect
 from flows.progress_artifacts import shown_in_prefect
 from flows.promotion import Switchboard, open_switchboard
@@ -29,7 +30,7 @@ from flows.retrying import patient
 from flows.rollout import go_back
 from flows.serving_control import open_registry
 from flows.stages import open_line_of
-from flows.unfinished import announce_again, left_behind, promotions_ahead
+from flows.unfinished import announce_again, begin_trainings_again, left_behind, promotions_ahead
 from flows.watching import Counts, Finding, WatchPolicy, fetch_counts, judge
 from serving.errors import UnknownRelease
 from serving.records import Release
@@ -161,13 +162,14 @@ def look_for_data(recipe: Path) -> new_data.Change:
 
 @flow(name="take-up", persist_result=False)
 def take_up() -> list[str]:
-    """Tell again of approved releases whose promotion was never begun, or whose process died; returns them."""
+    """Begin again what died: promotions of approved releases, told of again, and scheduled trainings; returns releases and recipes."""
     with open_switchboard() as board, board.registry.runs.noticed("look for promotions left behind", "take-up"):
         found = left_behind(board.registry, board.registry.now())
         ahead = promotions_ahead() if found else ()
         told = [release.id for release in found if release.id not in ahead and announce_again(board.registry, release)]
-        board.display.say(f"  promotions begun again: {', '.join(told) or 'none'}")
-    return told
+        trainings = begin_trainings_again(board.registry) if server_of_the_user() else []
+        board.display.say(f"  begun again: {', '.join([*told, *trainings]) or 'nothing'}")
+    return [*told, *trainings]
 
 
 @flow(name="collect", persist_result=False)

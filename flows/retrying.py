@@ -1,4 +1,5 @@
-"""Which failures of a task are worth another try: those of something outside that may answer in a minute, and no others.
+"""Which failures of a task are worth another try: those of something outside that may answer in a minute, a stage that was killed from
+outside, and no others.
 
 A closed list: wrong input, a gate that does not pass, a stage that ends with an error of its own would only fail again, later. Somebody
 at a terminal is told at once and tries again when they like. Next: `pipeline.py`.
@@ -15,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import deployment
 
-from flows.errors import OutOfReach, PrefectUnreachable
+from flows.errors import OutOfReach, PrefectUnreachable, StageKilled
 from serving.errors import RegistryUnreachable, StoreUnreachable
 from training.disk import disk_faults_told
 from training.errors import HubUnreachable
@@ -23,7 +24,7 @@ from training.errors import HubUnreachable
 P = ParamSpec("P")
 R = TypeVar("R")
 
-HEALS = (RegistryUnreachable, StoreUnreachable, HubUnreachable, PrefectUnreachable, OutOfReach)
+HEALS = (RegistryUnreachable, StoreUnreachable, HubUnreachable, PrefectUnreachable, OutOfReach, StageKilled)
 PAUSES_S: list[float] = [10, 60, 300]
 
 

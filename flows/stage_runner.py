@@ -6,6 +6,7 @@ the first stage that has something to do, and ends with the line. Next: `stages.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from flows.errors import OutOfReach, StageFailed
+from flows.errors import OutOfReach, StageFailed, StageKilled
 from flows.gpu_leases import VISIBLE, devices_of_this_machine, gpus
 from flows.stage_process import SPREAD, WITHOUT_GPU, StageRequest
 from serving import leash
@@ -28,6 +29,7 @@ HOST_LOG = "stage_host.log"
 _FRESH = (sys.executable, "-m", "flows.stage_process")
 _NVIDIA = Path("/dev/nvidiactl")
 _TAIL_LINES = 12
+_KILLED = 128 + signal.SIGKILL
 
 
 _warm: list["subprocess.Popen[bytes]"] = []
@@ -97,7 +99,7 @@ class StageRunner:
         if error is not None:
             raise error
         if status != 0:
-            raise StageFailed(
+            raise (StageKilled if status == _KILLED else StageFailed)(
                 f"the {request.stage} stage ended with status {status}:\n{_tail(log)}",
                 why="its record was not written, so nothing builds on it",
                 do=f"read {log}; the next run goes on from the last checkpoint",
@@ -153,7 +155,7 @@ def _listen(host: "subprocess.Popen[bytes]", report: Report) -> tuple[int, Tuneg
             error = ERRORS[said["error"].pop("kind")](**said["error"])
         elif "ended" in said:
             return int(said["ended"]), error
-    raise StageFailed("the process that runs the stages has died", do="run the recipe again: it goes on where it stopped")
+    raise StageKilled("the process that runs the stages has died", do="run the recipe again: it goes on where it stopped")
 
 
 def _environment() -> dict[str, str]:

@@ -1,19 +1,25 @@
-"""Approved releases whose promotion was never begun, or whose process died: they are told of again, and promoted without a person.
+"""What died on the way to production: approved releases that nobody promotes, and trainings whose process was killed. Both are begun
+again without a person.
 
 An event may be lost (a trigger that Prefect's SQLite did not take, a server that was down) and a process may be killed; an approval is a
 record, so neither loses it. What people or a rollout have decided stays: a promotion that failed was told of, one that was stopped was
-meant, and a canary that was withdrawn waits. Next: `operations.py`, whose `take_up` does this by the clock.
+meant, and a canary that was withdrawn waits. A training that died goes on where it stopped; one that dies again and again is left to
+people. Next: `operations.py`, whose `take_up` does this by the clock.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 
+from flows.errors import RecipeError
 from flows.events import APPROVED, announce
+from flows.recipe import load_recipe
 from serving.errors import TransitionRefused
 from serving.lifecycle import State
 from serving.records import Release
@@ -23,6 +29,8 @@ from serving.run_leases import promotion_of
 # The event that an approval tells gets this long to start its promotion.
 GRACE = timedelta(minutes=2)
 _UNTOUCHED = (None, "run.crashed")
+# A machine that a training brings down is not brought down by it all night.
+DEATHS_IN_A_ROW = 5
 _AHEAD = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
 
 
@@ -49,13 +57,49 @@ def promotions_ahead() -> Set[str]:
     return {str(run.parameters.get("release_id")) for run in runs}
 
 
+def begin_trainings_again(registry: Registry) -> list[str]:
+    """Begin the scheduled trainings again whose newest run has crashed; returns the recipes. Asked twice, it begins each once."""
+    at_work = {run.recipe_name for run in registry.runs.under_way()}
+    begun = []
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(flow_filter=FlowFilter.model_validate({"name": {"any_": ["retrain"]}})):
+            runs = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter.model_validate(
+                    {"deployment_id": {"any_": [deployment.id]}, "expected_start_time": {"before_": registry.now()}}
+                ),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=DEATHS_IN_A_ROW + 1,
+            )
+            if not has_died([run.state_type for run in runs]) or _is_at_work(runs[0], at_work):
+                continue
+            client.create_flow_run_from_deployment(
+                deployment.id, parameters=runs[0].parameters, idempotency_key=f"tunegate: instead of {runs[0].id}"
+            )
+            begun.append(str(runs[0].parameters["recipe"]))
+    return begun
+
+
+def has_died(newest_first: Sequence[StateType | None]) -> bool:
+    """Whether the newest of these runs crashed, and not so many before it that the next one would, too."""
+    alive = next((number for number, state in enumerate(newest_first) if state is not StateType.CRASHED), len(newest_first))
+    return 0 < alive <= DEATHS_IN_A_ROW
+
+
+def _is_at_work(run: FlowRun, at_work: Set[str]) -> bool:
+    """Prefect takes a run for dead that it could not hear, too; its lease knows better."""
+    try:
+        return load_recipe(Path(run.parameters["recipe"])).name in at_work
+    except RecipeError:
+        return False  # the run will say so
+
+
 def _is_left_behind(registry: Registry, release: Release, now: datetime) -> bool:
     if registry.history(release.id)[-1].from_state is not State.AWAITING_APPROVAL:
         return False  # it was a canary and was withdrawn
-    granted_at = registry.approvals.standing(release.id).granted_at
-    if granted_at is None or now - granted_at < GRACE:
+    granted_at, heard = registry.approvals.standing(release.id).granted_at, registry.runs.last_heard(promotion_of(release.id))
+    if granted_at is None or heard not in _UNTOUCHED or (heard is None and now - granted_at < GRACE):
         return False
     with suppress(TransitionRefused):
         registry.approvals.check_still_holds(release.id)
-        return registry.runs.last_heard(promotion_of(release.id)) in _UNTOUCHED
+        return True
     return False

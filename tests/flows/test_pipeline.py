@@ -187,6 +187,26 @@ def test_an_approval_whose_event_was_lost_is_told_again_unless_a_promotion_waits
     assert take_up() == []
 
 
+def test_a_scheduled_training_that_died_is_begun_again_once(home: Site, prefect: PrefectServer, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
+
+    from flows.pipeline import retrain
+    from flows.unfinished import begin_trainings_again
+
+    recipe = write_recipe(tmp_path, recipe_values("died") | {"name": "died"})
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow(retrain), name="died")
+        asked = {"recipe": str(recipe), "requester": "schedule"}
+        client.create_flow_run_from_deployment(deployment, parameters=asked, state=Crashed())
+        with home.registry.runs.held("died", "somebody"):
+            assert begin_trainings_again(home.registry) == [], "it was only not heard"
+        assert begin_trainings_again(home.registry) == [str(recipe)]
+        assert begin_trainings_again(home.registry) == []
+        runs = [run for run in client.read_flow_runs() if run.deployment_id == deployment]
+    assert [run.parameters for run in runs] == [asked, asked]
+
+
 def test_a_collection_proposes_and_shows_numbers_and_nobodys_words(home: Site, tmp_path: Path) -> None:
     from flows.operations import collect
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from evaluation.suite import load_suite
-from flows.errors import FAILED, StageFailed
+from flows.errors import FAILED, StageFailed, StageKilled
 from flows.recipe import load_recipe
 from flows.stage_process import StageRequest, keeps_critical_rules
 from flows.stage_runner import StageRunner
@@ -77,7 +77,7 @@ def test_another_declared_error_is_a_failed_stage_with_its_three_parts(tmp_path:
 
 def test_a_child_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     asked = request(tmp_path)
-    with pytest.raises(StageFailed, match="the base stage ended with status 137") as caught:
+    with pytest.raises(StageKilled, match="the base stage ended with status 137") as caught:
         run_stage(asked, silent, child("print('out of memory', file=sys.stderr, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"))
     assert "out of memory" in caught.value.what
     assert str(asked.out.parent / "tiny.log") in caught.value.do

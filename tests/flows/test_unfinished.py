@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.objects import StateType
 
-from flows.unfinished import GRACE, left_behind
+from flows.unfinished import DEATHS_IN_A_ROW, GRACE, has_died, left_behind
 from serving.approval_terms import ApprovalTerms, Signer
 from serving.approvals import Asked
 from serving.registry import Registry
@@ -79,6 +80,7 @@ def is_live(registry: Registry) -> None:
         (is_approved, GRACE, True),
         (is_approved, timedelta(hours=23), True),
         (is_approved, timedelta(hours=25), False),  # the approval holds no more
+        (dies, timedelta(0), True),
         (dies, GRACE, True),
         (dies_twice, GRACE, True),
         (goes_on, GRACE, False),
@@ -87,7 +89,7 @@ def is_live(registry: Registry) -> None:
         (is_withdrawn_after_its_process_died, GRACE, False),
         (is_live, GRACE, False),
     ],
-    ids=["new", "lost", "later", "expired", "died", "died-twice", "goes-on", "failed", "stopped", "withdrawn", "live"],
+    ids=["new", "lost", "later", "expired", "died-at-once", "died", "died-twice", "goes-on", "failed", "stopped", "withdrawn", "live"],
 )
 def test_what_is_promoted_without_a_person(
     registry: Registry, clock: Clock, happened: Callable[[Registry], None], after: timedelta, is_left: bool
@@ -95,3 +97,24 @@ def test_what_is_promoted_without_a_person(
     happened(registry)
     clock.forward(after.total_seconds())
     assert [release.id for release in left_behind(registry, registry.now())] == [RELEASE] * is_left
+
+
+CRASHED, DONE, FAILED, RUNS = StateType.CRASHED, StateType.COMPLETED, StateType.FAILED, StateType.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("newest_first", "again"),
+    [
+        ([], False),
+        ([DONE, CRASHED], False),
+        ([FAILED, CRASHED], False),
+        ([RUNS, CRASHED], False),
+        ([CRASHED], True),
+        ([CRASHED, DONE], True),
+        ([CRASHED] * DEATHS_IN_A_ROW, True),
+        ([CRASHED] * (DEATHS_IN_A_ROW + 1), False),
+        ([CRASHED] * DEATHS_IN_A_ROW + [DONE], True),
+    ],
+)
+def test_a_training_that_died_is_begun_again_unless_it_dies_again_and_again(newest_first: list[StateType], again: bool) -> None:
+    assert has_died(newest_first) is again

@@ -102,9 +102,8 @@ class RolloutController:
         if course is None or course.stage != _stage(rollout):
             course = self._courses[rollout.id] = _Course(rollout, self._monotonic(), section)
         course.hear(tallies)
-        if self._monotonic() < course.next_look_s:
+        if not course.is_due(self._monotonic(), section.interval_s):
             return
-        course.next_look_s = self._monotonic() + section.interval_s
         judgement = self._judgement(rollout, course, section, snapshot, tallies)
         standing = Standing(
             step=rollout.step,
@@ -190,6 +189,15 @@ class _Course:
             key, counts = (tally.worker, tally.release_id), Counts.read(tally.counts)
             self._first.setdefault(key, counts)
             self._last[key] = counts
+
+    def is_due(self, now_s: float, interval_s: float) -> bool:
+        """Whether it is time to look. One late look moves none of the next, or a rollback would be as late as all of them together."""
+        late_s = now_s - self.next_look_s
+        if late_s < 0:
+            return False
+        # After a long pause the next look needs an interval of its own: it must not FAIL twice over the same requests.
+        self.next_look_s = now_s + interval_s - (late_s if late_s < interval_s / 2 else 0)
+        return True
 
     @property
     def window(self) -> Window:

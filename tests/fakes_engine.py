@@ -1,9 +1,10 @@
 """A tiny engine in a process of its own: vLLM's routes, one word per token, misbehaviour on demand.
 
     python fakes_engine.py --port PORT --model NAME [--start-delay-s S] [--exit-at-once STATUS] [--deaf-to-sigterm] [--spawn-child]
-                           [--dumb] [--token-s S]
+                           [--dumb] [--token-s S] [--sick MODEL]
 
 Asks for the key in VLLM_API_KEY. `--dumb` answers /health but no completion. `max_tokens` words are streamed, one every `--token-s`.
+The engine of MODEL answers completions, and so seems well, but fails every chat.
 """
 
 import argparse
@@ -28,12 +29,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--spawn-child", action="store_true")
     parser.add_argument("--dumb", action="store_true")
     parser.add_argument("--token-s", type=float, default=0.0)
+    parser.add_argument("--sick", metavar="MODEL")
     return parser.parse_args()
 
 
 class Engine:
-    def __init__(self, model: str, token_s: float, dumb: bool) -> None:
-        self.model, self.token_s, self.dumb = model, token_s, dumb
+    def __init__(self, model: str, token_s: float, dumb: bool, sick: bool) -> None:
+        self.model, self.token_s, self.dumb, self.sick = model, token_s, dumb, sick
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
@@ -41,6 +43,8 @@ class Engine:
         asked = await request.json()
         if self.dumb or asked["model"] != self.model:
             return web.json_response({"error": {"message": "unknown model"}}, status=404)
+        if self.sick and request.path == "/v1/chat/completions":
+            return web.json_response({"error": {"message": "an engine's fault"}}, status=500)
         words = int(asked.get("max_tokens") or 1)
         if asked.get("stream"):
             return await self.stream(request, words)
@@ -75,7 +79,7 @@ def main() -> None:
     if given.spawn_child:
         subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
     time.sleep(given.start_delay_s)
-    engine = Engine(given.model, given.token_s, given.dumb)
+    engine = Engine(given.model, given.token_s, given.dumb, given.sick == given.model)
     app = web.Application()
     app.router.add_get("/health", health)
     for path in ("/v1/completions", "/v1/chat/completions"):

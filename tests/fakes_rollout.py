@@ -53,6 +53,7 @@ class Town:
     section: RolloutSection = SECTION
     per_s: float = 500.0
     checked: float = 0.2
+    tick_s: float = TICK_S
     behaves: dict[str, Behaviour] = field(default_factory=dict)
     answered: dict[str, int] = field(default_factory=dict)
 
@@ -100,7 +101,7 @@ class Town:
         """Let time go by; returns the seconds after which `until` was true, or all of them."""
         began = self.age_s
         while self.age_s < began + seconds and not until():
-            self.clock.forward(TICK_S)
+            self.clock.forward(self.tick_s)
             self._ask()
             self._tell()
             if self.controller is not None:
@@ -130,7 +131,7 @@ class Town:
         return self.routes["clinic"]
 
     def _ask(self) -> None:
-        self._owed += self.per_s * TICK_S
+        self._owed += self.per_s * self.tick_s
         route = self._route()
         asked, self._owed = int(self._owed), self._owed % 1
         for _ in range(asked):

@@ -74,6 +74,28 @@ def test_a_canary_that_turns_bad_later_is_rolled_back_as_fast(town: Town, fault:
     assert town.live(60, rolled_back(town)) <= IN_TIME_S
 
 
+def test_looks_that_come_late_do_not_make_the_rollback_later_than_one_of_them(tmp_path: Path) -> None:
+    """A tick of 0.3 s meets looks 1 s apart up to 0.3 s late; twelve of them after each other would be 2.4 s late."""
+    section = SECTION.model_copy(update={"interval_s": 1.0, "threshold": 12})
+    town = Town(tmp_path, section=section, per_s=2000, tick_s=0.3)
+    town.behaves["clinic-2"] = Behaviour(failed=0.5)
+    town.start()
+    assert town.live(60, rolled_back(town)) <= 1.0 * 12 + 1
+    town.registry.close()
+
+
+def test_after_a_pause_no_two_looks_judge_the_same_requests(town: Town) -> None:
+    """One FAIL, then the server stood still for four intervals: one look is due, not four, and two FAILs are not yet three."""
+    town.behaves["clinic-2"] = Behaviour(failed=0.5)
+    town.start()
+    town.live(6)
+    town.clock.forward(4 * SECTION.interval_s)
+    town.live(4)
+    rollout = town.registry.rollouts.current("clinic")
+    assert rollout is not None
+    assert (town.state(), rollout.failures) == (State.CANARY, 2)
+
+
 def test_a_release_that_turns_bad_with_all_the_traffic_is_rolled_back_once_and_the_one_before_stays(town: Town) -> None:
     town.start()
     town.live(240, lambda: town.state() is State.LIVE)

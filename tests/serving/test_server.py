@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -108,6 +109,34 @@ def test_a_canary_whose_engine_is_killed_under_load_costs_no_caller_an_answer_an
     assert {status for status, _ in answers} == {200}
     assert (state(), site.registry.champion("clinic")) == (State.ROLLED_BACK, site.champion)
     assert "the slot of clinic-2" in last.reason
+
+
+def test_a_canary_that_fails_is_rolled_back_within_its_looks_and_a_second_by_the_wall_clock(site: Site) -> None:
+    """Two looks, 2 s apart. From its first share on every answer of its own is a 500; callers get the champion's instead."""
+    section = RolloutSection(steps=(RolloutStep(percent=50, min_requests=1_000_000, min_s=0),), interval_s=2, threshold=2)
+    release = approved(site.registry, digest=write_model(site.folder / "b", "second"), folder=site.folder / "b", rollout=section)
+    answers: list[tuple[int, str]] = []
+
+    async def caller() -> None:
+        while site.registry.release(release.id).state is State.CANARY:
+            status, by, _ = await ask(site.port, site.secret)
+            answers.append((status, by))
+            await asyncio.sleep(0.02)
+
+    async def story() -> float:
+        began_s = time.monotonic()
+        site.registry.rollouts.start(release.id, EVIDENCE, "bob", utc_now() + timedelta(seconds=LEASE_S))
+        await asyncio.wait_for(asyncio.gather(*(caller() for _ in range(4))), 60)
+        return time.monotonic() - began_s
+
+    with site.serving("--sick", release.id, RETRY_RATIO=1):
+        site.registry.want_slot(release.id, utc_now() + timedelta(seconds=60))
+        site.wait_ready(release)
+        took_s = asyncio.run(story())
+    last = site.registry.history(release.id)[-1]
+    assert (last.actor, last.to_state, last.reason.startswith("failed requests")) == ("rollout controller", State.ROLLED_BACK, True)
+    assert took_s <= section.interval_s * section.threshold + 1
+    assert (len(answers) > 40, set(answers)) == (True, {(200, "clinic-1")})
 
 
 def test_an_engine_exchanged_in_place_under_load_loses_no_request_and_never_runs_beside_the_old_one(site: Site) -> None:

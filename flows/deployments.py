@@ -19,9 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from evaluation.documents import Document, explain, read_yaml
 from evaluation.errors import nearest
+from flows.container_paths import here, path_fault, recipe_faults, surroundings_faults
 from flows.errors import DeploymentError, RecipeError
 from flows.events import EVENTS
+from flows.job_variables import variable_faults
 from flows.recipe import load_recipe
+from flows.work_pools import Pool
 from training.errors import TunegateError
 
 Entrypoint = Literal[
@@ -29,10 +32,10 @@ Entrypoint = Literal[
     "flows.operations.watch", "flows.operations.look_for_data", "flows.operations.collect", "flows.upkeep.make_room",
     "flows.operations.take_up",
 ]  # fmt: skip
-Queue = Literal["training", "promotion", "watching"]
 # A storm of events within this time starts one run.
 DEBOUNCE_S = 600.0
 _TEMPLATE = "{{"
+_FILES = ("recipe", "suite")
 
 
 class _Part(BaseModel):
@@ -104,14 +107,6 @@ class Trigger(_Part):
         return self
 
 
-class Pool(_Part):
-    """Where it runs: a work pool and one of the queues below, which bound what runs at the same time."""
-
-    name: str = Field(default="tunegate", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    work_queue_name: Queue = Field(description="training: one run per GPU; promotion: one at a time; watching: many")
-    job_variables: dict[str, Any] = {}
-
-
 class Deployment(_Part):
     """One flow with its parameters and what starts it."""
 
@@ -129,10 +124,22 @@ class Deployment(_Part):
         """The flow itself."""
         return load_flow_from_entrypoint(self.entrypoint, use_placeholder_flow=False)
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Parameter -> the file it names, as whoever runs it will find it."""
+        given = {name: value for name, value in self.parameters.items() if name in _FILES}
+        return {name: Path(value) for name, value in given.items() if isinstance(value, str) and _TEMPLATE not in value}
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Parameters whose files a container will find, and this machine does not have: nobody has looked into them."""
+        return tuple(name for name, path in self.files.items() if self.work_pool.contained and here(path, self.work_pool) is None)
+
 
 class DeploymentFile(_Part):
     """Everything that is registered together."""
 
+    definitions: Any = Field(default=None, description="whatever several deployments have in common, for YAML's anchors")
     name: Literal["tunegate"] = "tunegate"
     prefect_version: str | None = Field(default=None, alias="prefect-version")
     deployments: tuple[Deployment, ...]
@@ -152,7 +159,8 @@ def read_deployments(path: Path) -> DeploymentFile:
         made = DeploymentFile.model_validate(document.value)
     except ValidationError as error:
         raise _unusable(problems + explain(error, DeploymentFile, document)) from error
-    problems += _duplicates(made, document) if made.deployments else [f"{path}:1: deployments: there is none"]
+    problems += [*_duplicates(made, document), *_two_types(made, document)]
+    problems += [] if made.deployments else [f"{path}:1: deployments: there is none"]
     resolved = []
     for number, given in enumerate(made.deployments):
         deployment = given.model_copy(update={"parameters": _resolved(given.parameters, path.absolute().parent)})
@@ -181,19 +189,36 @@ def _faults(deployment: Deployment) -> Iterator[tuple[tuple[str | int, ...], str
             yield (*loc, name), f"{deployment.flow.name} has no parameter {name!r}{nearest(name, list(known))}"
     if not deployment.parameters.keys() - known.keys():
         yield from _values_of(deployment, required)
+    yield from _faults_of_the_place(deployment)
+
+
+def _faults_of_the_place(deployment: Deployment) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What the pool would not take, and what a container of it would not find."""
+    pool = deployment.work_pool
+    yield from ((("work_pool", "job_variables", *loc), f"{'.'.join(map(str, loc))}: {told}") for loc, told in variable_faults(pool))
+    if not pool.contained:
+        return
+    yield from surroundings_faults(deployment.flow.name, pool)
+    for name, path in deployment.files.items():
+        if fault := path_fault(path, pool):
+            yield ("parameters", name), fault
 
 
 def _values_of(deployment: Deployment, required: set[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    given = deployment.parameters
+    given, pool = deployment.parameters, deployment.work_pool
     if required <= given.keys():
         try:
             deployment.flow.validate_parameters(given)
         except (ValueError, TypeError) as error:
             yield ("parameters",), _first_line(error)
-    recipe = given.get("recipe")
-    if isinstance(recipe, str) and _TEMPLATE not in recipe:
+    path = deployment.files.get("recipe")
+    if path is not None and pool.contained:
+        path = here(path, pool)
+    if path is not None:
         try:
-            load_recipe(Path(recipe))
+            recipe = load_recipe(path)
+            if pool.contained:
+                yield from ((("parameters", "recipe"), told) for told in recipe_faults(recipe, path, deployment.flow.name, pool))
         except RecipeError as error:
             yield from ((("parameters", "recipe"), problem) for problem in error.problems)
         except TunegateError as error:
@@ -201,7 +226,7 @@ def _values_of(deployment: Deployment, required: set[str]) -> Iterator[tuple[tup
 
 
 def _resolved(parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
-    paths = {name: value for name, value in parameters.items() if name in ("recipe", "suite") and isinstance(value, str)}
+    paths = {name: value for name, value in parameters.items() if name in _FILES and isinstance(value, str)}
     return {**parameters, **{name: str((folder / Path(value).expanduser()).resolve()) for name, value in paths.items()}}
 
 
@@ -212,6 +237,15 @@ def _duplicates(made: DeploymentFile, document: Document) -> Iterator[str]:
         if key in seen:
             yield f"{document.where(('deployments', number, 'name'))}: {deployment.name!r} is there twice: one would replace the other"
         seen.add(key)
+
+
+def _two_types(made: DeploymentFile, document: Document) -> Iterator[str]:
+    kinds: dict[str, str] = {}
+    for number, deployment in enumerate(made.deployments):
+        pool = deployment.work_pool
+        if kinds.setdefault(pool.name, pool.type) != pool.type:
+            where = document.where(("deployments", number, "work_pool", "type"))
+            yield f"{where}: {deployment.name}: the pool {pool.name!r} is of the type {kinds[pool.name]} above, and of {pool.type} here"
 
 
 def _reason(error: Exception) -> str:

@@ -6,9 +6,9 @@ Next: `deploy_cli.py`.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -16,22 +16,25 @@ import httpx
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import StateType, WorkPool
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger, EventTrigger, Posture, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
-from prefect.workers.process import ProcessWorker
 
 from flows.deployments import Deployment, DeploymentFile, Schedule, Trigger
 from flows.errors import PrefectUnreachable
+from flows.job_variables import misfits
+from flows.work_pools import Pool, template_of, with_scratch
 from training.errors import InputError
 
 HEARTBEAT_S = 30
 SILENCE_S = 3 * HEARTBEAT_S
 _GONE = "tunegate: end runs whose process is gone"
+# A server that a container started would end with it; and the home, which several of them share, is no place for what Prefect keeps.
+_CONTAINED = {"TUNEGATE_START_SERVER": "false", "PREFECT_HOME": "/tmp/prefect"}  # noqa: S108 -- inside the container
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -44,13 +47,21 @@ class Limits:
     watching: int = 16
 
 
-def register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str], *, silence_s: float = SILENCE_S) -> tuple[str, ...]:
-    """Register everything; returns `flow/name` of each deployment. `environment` is given to the processes of the runs.
+@dataclass(frozen=True)
+class Environments:
+    """What runs are given besides what their deployment says: those in processes, and those in containers."""
+
+    of_processes: Mapping[str, str] = field(default_factory=dict)
+    of_containers: Mapping[str, str] = field(default_factory=dict)
+
+
+def register(file: DeploymentFile, limits: Limits, environment: Environments, *, silence_s: float = SILENCE_S) -> tuple[str, ...]:
+    """Register everything; returns `flow/name` of each deployment.
 
     A run that gives no sign of life for `silence_s` seconds is taken for gone; Prefect allows no less than ten.
 
     Raises:
-        InputError: no Prefect server is named.
+        InputError: no Prefect server is named, or it has a pool of the same name that is not the one meant.
         PrefectUnreachable: it does not answer, or refuses something.
     """
     url = PREFECT_API_URL.value()
@@ -71,26 +82,54 @@ def register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str
         ) from error
 
 
-async def _register(file: DeploymentFile, limits: Limits, environment: Mapping[str, str], silence_s: float) -> tuple[str, ...]:
+async def _register(file: DeploymentFile, limits: Limits, environment: Environments, silence_s: float) -> tuple[str, ...]:
+    pools = {each.work_pool.name: each.work_pool for each in file.deployments}
     async with get_client() as client:
         await client.hello()
-        for pool in sorted({deployment.work_pool.name for deployment in file.deployments}):
-            await _have_pool(client, pool, limits)
+        known = {name: found for name in sorted(pools) if (found := await _pool(client, name)) is not None}
+        if faults := [fault for each in file.deployments for fault in _pool_faults(each, known.get(each.work_pool.name))]:
+            raise InputError(
+                "the server has pools that are not those of the file:\n" + "\n".join(f"  {fault}" for fault in dict.fromkeys(faults)),
+                why="a worker takes only the runs of its own type, and drops each variable that the pool's template does not name",
+                do="name another pool, or remove that one: prefect work-pool delete NAME; nothing was registered",
+            )
+        for name, pool in sorted(pools.items()):
+            await _have_pool(client, pool, limits, is_there=name in known)
         await _have_gone_runs_ended(client, silence_s)
     for deployment in file.deployments:
         await _runner_deployment(deployment, environment).aapply()
     return tuple(f"{deployment.flow.name}/{deployment.name}" for deployment in file.deployments)
 
 
-async def _have_pool(client: PrefectClient, name: str, limits: Limits) -> None:
-    template = ProcessWorker.get_default_base_job_template()
-    with suppress(ObjectAlreadyExists):  # somebody's settings of it are left alone
-        await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+async def _pool(client: PrefectClient, name: str) -> WorkPool | None:
+    try:
+        return await client.read_work_pool(name)
+    except ObjectNotFound:
+        return None
+
+
+def _pool_faults(deployment: Deployment, known: WorkPool | None) -> Iterator[str]:
+    """Why this deployment cannot go to a pool that is there, whose settings are somebody's."""
+    pool = deployment.work_pool
+    if known is None:
+        return
+    if known.type != pool.type:
+        yield f"{pool.name}: it is of the type {known.type}, and the file says {pool.type}"
+        return
+    for loc, told in misfits(known.base_job_template, variables_of(deployment, Environments())):
+        yield f"{pool.name}: {deployment.flow.name}/{deployment.name}: {'.'.join(map(str, loc))}: {told}"
+
+
+async def _have_pool(client: PrefectClient, pool: Pool, limits: Limits, *, is_there: bool) -> None:
+    if not is_there:
+        template = template_of(pool.type)
+        with suppress(ObjectAlreadyExists):  # made by somebody else this moment
+            await client.create_work_pool(WorkPoolCreate(name=pool.name, type=pool.type, base_job_template=template))
     for queue, limit in vars(limits).items():
         try:
-            found = await client.read_work_queue_by_name(queue, work_pool_name=name)
+            found = await client.read_work_queue_by_name(queue, work_pool_name=pool.name)
         except ObjectNotFound:
-            await client.create_work_queue(queue, work_pool_name=name, concurrency_limit=limit)
+            await client.create_work_queue(queue, work_pool_name=pool.name, concurrency_limit=limit)
         else:
             await client.update_work_queue(found.id, concurrency_limit=limit)
 
@@ -113,10 +152,7 @@ async def _have_gone_runs_ended(client: PrefectClient, silence_s: float) -> None
     await client.create_automation(AutomationCore(name=_GONE, trigger=silent, actions=[crash]))
 
 
-def _runner_deployment(deployment: Deployment, environment: Mapping[str, str]) -> RunnerDeployment:
-    variables = deployment.work_pool.job_variables
-    beats = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
-    together = {**variables, "env": {**beats, **environment, **variables.get("env", {})}}
+def _runner_deployment(deployment: Deployment, environment: Environments) -> RunnerDeployment:
     made = RunnerDeployment.from_flow(
         deployment.flow,
         name=deployment.name,
@@ -126,12 +162,21 @@ def _runner_deployment(deployment: Deployment, environment: Mapping[str, str]) -
         triggers=[_trigger(each, f"{deployment.flow.name}/{deployment.name}: {', '.join(each.expect)}") for each in deployment.triggers],
         work_pool_name=deployment.work_pool.name,
         work_queue_name=deployment.work_pool.work_queue_name,
-        job_variables=together,
+        job_variables=variables_of(deployment, environment),
         # The worker imports the module: no folder of this machine is recorded.
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     made.schedules = [_schedule(each) for each in deployment.schedules]
     return made
+
+
+def variables_of(deployment: Deployment, environment: Environments) -> dict[str, Any]:
+    """A deployment's own job variables, and what each run of its pool needs."""
+    pool = deployment.work_pool
+    ours = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
+    ours |= {**_CONTAINED, **environment.of_containers} if pool.contained else environment.of_processes
+    variables = with_scratch(pool.job_variables) if pool.type == "kubernetes" else pool.job_variables
+    return {**variables, "env": {**ours, **pool.env}}
 
 
 def _schedule(schedule: Schedule) -> DeploymentScheduleCreate:

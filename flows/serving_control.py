@@ -38,10 +38,16 @@ def ensure_server(settings: Settings, registry: Registry) -> ServerInfo:
     """The live server of this registry; starts one in the background where none runs.
 
     Raises:
-        ServingFailed: it did not come up; the end of its log is shown.
+        ServingFailed: it did not come up; the end of its log is shown. Or there is none, and this run may start none.
     """
     if (server := registry.server()) is not None:
         return server
+    if not settings.start_server:
+        raise ServingFailed(
+            "no server lives at this registry",
+            why="a server that this run started would end with its container (TUNEGATE_START_SERVER is false)",
+            do="start tunegate serve where production is to be, with the same TUNEGATE_REGISTRY_URL",
+        )
     settings.home.mkdir(parents=True, exist_ok=True)
     log_path = settings.home / SERVE_LOG
     with log_path.open("ab") as log:

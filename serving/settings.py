@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         default=1, ge=1, le=64, description="processes that take callers; more than one needs Linux; SIGHUP exchanges them without a loss"
     )
 
+    start_server: bool = Field(
+        default=True, description="whether a run starts a server where none lives; a container's would end with the container"
+    )
     reconcile_s: float = Field(default=1.0, ge=0.05, le=60, description="seconds between two looks at what should run")
     poll_s: float = Field(default=0.02, ge=0.01, le=5, description="seconds between two looks for a change in the registry")
     warm_s: float = Field(default=300.0, ge=0, le=86_400, description="seconds a retired champion stays ready for a rollback")

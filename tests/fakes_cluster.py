@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -16,6 +17,7 @@ KINDS = {
     "services": "Service",
     "poddisruptionbudgets": "PodDisruptionBudget",
     "horizontalpodautoscalers": "HorizontalPodAutoscaler",
+    "jobs": "Job",
 }
 
 
@@ -44,6 +46,18 @@ class FakeCluster:
             kept["spec"].setdefault("clusterIP", f"10.0.0.{next(self._versions)}")
         self.objects[resource, kept["metadata"]["name"]] = kept
         return kept
+
+    def as_seen_by(self, folder: Path) -> dict[str, Any]:
+        """A kubectl configuration that reaches it; the token is put into `folder`."""
+        (folder / "token").write_text(TOKEN, encoding="utf-8")
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+            "users": [{"name": "fake", "user": {"tokenFile": str(folder / "token")}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "tunegate"}}],
+        }
 
     async def answer(self, request: web.Request) -> web.Response:
         """One call."""
@@ -77,6 +91,8 @@ class FakeCluster:
         )
 
     def _make(self, resource: str, body: Any) -> web.Response:
+        if "name" not in body["metadata"]:
+            body["metadata"]["name"] = f"{body['metadata'].pop('generateName')}{next(self._versions):05d}"
         if (resource, body["metadata"]["name"]) in self.objects:
             return _status(409, "AlreadyExists")
         return self._taken("POST", resource, body, 201)
@@ -100,6 +116,8 @@ class FakeCluster:
         return _status(200, "deleted")
 
     def _taken(self, method: str, resource: str, body: Any, status: int) -> web.Response:
+        if resource == "jobs":
+            without_what_prefect_misplaces(body)
         try:
             kubernetes_validate.validate(body, kubernetes_validate.latest_version(), strict=True)
         except kubernetes_validate.ValidationError as error:
@@ -108,6 +126,13 @@ class FakeCluster:
             return _status(400, f"a {body['kind']} is not one of {resource}")
         self.calls.append(f"{method} {resource} {body['metadata']['name']}")
         return web.json_response(self.keep(resource, body), status=status)
+
+
+def without_what_prefect_misplaces(job: Any) -> Any:
+    """Prefect's worker insists on these two in the pod's spec, where Kubernetes knows none, and drops them with a warning."""
+    pod = job["spec"]["template"]["spec"]
+    assert (pod.pop("completions"), pod.pop("parallelism")) == (1, 1)
+    return job
 
 
 @asynccontextmanager

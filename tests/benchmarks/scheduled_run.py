@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import yaml
 
-from flows.registering import Limits, register
+from flows.registering import Environments, Limits, register
 from serving.keys import Scope
 from serving.lifecycle import State
 from serving.registry import Registry
@@ -127,7 +127,7 @@ def record(folder: Path, prefect: PrefectServer, epochs: float) -> int:
     data = folder / "rows.jsonl"
     data.write_text("".join(rows[:200]), encoding="utf-8")
     recipe = write_recipe(folder / "recipe.yaml", data, epochs)
-    register(shipped(folder, recipe, datetime.now(UTC) + timedelta(seconds=5)), Limits(), place.environment)
+    register(shipped(folder, recipe, datetime.now(UTC) + timedelta(seconds=5)), Limits(), Environments(place.environment))
     with place.serving(), prefect.worker({}):
         wait(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs("look-for-data")))
         with data.open("a", encoding="utf-8") as file:

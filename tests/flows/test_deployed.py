@@ -4,6 +4,7 @@ an alert collects.
 Training is finished beforehand; everything else is real but the engines' answers.
 """
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect_kubernetes.worker import KubernetesWorker
 from starlette.testclient import TestClient
 
 from flows import new_data
@@ -21,19 +24,23 @@ from flows.deployments import DEBOUNCE_S, DeploymentFile, read_deployments
 from flows.events import ALERT_FIRING, DATA_CHANGED
 from flows.hooks import create_app
 from flows.recipe import load_recipe
-from flows.registering import Limits, register
+from flows.registering import Environments, Limits, register
 from monitoring.alerting import Alert
 from monitoring.alerts_line import DRIFTED
 from serving.keys import Scope
 from serving.lifecycle import State
 from serving.records import Release
+from tests.fakes_cluster import FakeCluster, fake_cluster
 from tests.fakes_flows import ROOT, SAFE, QuickStages, Site, finish_training, open_small_line, recipe_values, until, write_recipe
+from tests.fakes_pools import in_docker, on_cluster, recipe_in
 from tests.fakes_postgres import postgres_cluster
 from tests.fakes_prefect import POLL_S, PrefectServer, as_alertmanager, prefect_server
+from training.errors import InputError
 
 pytestmark = pytest.mark.slow
 
 STORM = 100
+WORKER = ROOT / "deploy" / "kubernetes" / "stages" / "worker.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +90,9 @@ def test_a_schedule_finds_new_data_a_storm_trains_once_and_an_approval_over_http
     new_data.remember_told(loaded, site.settings.home, "what it was last week")
     assert new_data.look(loaded, site.settings.home)[0] == "settling"
 
-    soon = datetime.now(UTC) + timedelta(seconds=5)
+    soon, environment = datetime.now(UTC) + timedelta(seconds=5), Environments(site.environment)
     file = shipped(tmp_path, recipe, soon)
-    assert register(file, Limits(training=2), site.environment) == register(file, Limits(), site.environment)
+    assert register(file, Limits(training=2), environment) == register(file, Limits(), environment)
     assert len(server.post("/deployments/filter", {})) == len(file.deployments)
     limits = {queue["name"]: queue["concurrency_limit"] for queue in server.post("/work_pools/tunegate/queues/filter", {})}
     assert limits == {"default": None, "training": 1, "promotion": 1, "watching": 16}
@@ -113,7 +120,7 @@ def test_a_schedule_finds_new_data_a_storm_trains_once_and_an_approval_over_http
 
 def test_a_run_whose_process_was_killed_is_ended_after_its_silence(server: PrefectServer, tmp_path: Path) -> None:
     """No worker is there to tell Prefect: the machine, as it were, has died with both."""
-    register(shipped(tmp_path, write_recipe(tmp_path / "recipe"), datetime.now(UTC)), Limits(), {}, silence_s=10)
+    register(shipped(tmp_path, write_recipe(tmp_path / "recipe"), datetime.now(UTC)), Limits(), Environments(), silence_s=10)
     endless = "from prefect import flow\nimport time\n@flow(name='endless')\ndef endless(): time.sleep(600)\nendless()"
     env = {**server.env, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     running = subprocess.Popen([sys.executable, "-c", endless], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
@@ -125,6 +132,65 @@ def test_a_run_whose_process_was_killed_is_ended_after_its_silence(server: Prefe
     assert server.runs("endless")[0]["state_type"] == "RUNNING"
     ended = server.wait_for_run("endless", "CRASHED")
     assert ended["state"]["message"] == "no sign of life for 10 s: its process is gone"
+
+
+def test_pools_of_every_type_are_made_and_prefects_worker_has_a_cluster_run_a_job(
+    server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's own worker takes a run from the server and hands it to an API that enforces Kubernetes' schemas, with the rights that
+    its role in deploy/kubernetes/stages gives it. No container runs."""
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED", "false")
+    cluster, pid = asyncio.run(run_in_a_cluster(tmp_path))
+    made = {pool["name"]: pool["type"] for pool in server.post("/work_pools/filter", {})}
+    assert made.items() >= {("beside", "process"), ("containers", "docker"), ("trainings", "kubernetes")}
+    namespace, _, name = pid.partition(":")
+    assert (namespace, cluster.calls) == ("tunegate", [f"POST jobs {name}", f"DELETE jobs {name}"])
+    role = next(each for each in yaml.safe_load_all(WORKER.read_text(encoding="utf-8")) if each["kind"] == "Role")
+    (verbs,) = [rule["verbs"] for rule in role["rules"] if rule["resources"] == ["jobs"]]
+    assert {{"POST": "create", "DELETE": "delete"}[call.split()[0]] for call in cluster.calls} <= set(verbs)
+
+
+def test_a_pool_that_is_there_with_another_type_or_another_template_is_left_alone(server: PrefectServer, tmp_path: Path) -> None:
+    template = KubernetesWorker.get_default_base_job_template()
+    server.post("/work_pools/", {"name": "trainings-old", "type": "kubernetes", "base_job_template": template})
+    server.post("/work_pools/", {"name": "containers-old", "type": "process"})
+    before = server.post("/deployments/count", {})
+    with pytest.raises(InputError) as caught:
+        register(three_pools(tmp_path, suffix="-old"), Limits(), Environments())
+    shown = str(caught.value)
+    assert "containers-old: it is of the type process, and the file says docker" in shown
+    assert "trainings-old: retrain/in-jobs: gpus: the base job template has no variable 'gpus'" in shown
+    assert server.post("/deployments/count", {}) == before
+
+
+def three_pools(folder: Path, suffix: str = "", **of_cluster: Any) -> DeploymentFile:
+    """One deployment for a pool of each type."""
+    pools = {
+        "in-processes": {"name": "beside", "work_queue_name": "watching"},
+        "in-containers": in_docker(folder),
+        "in-jobs": on_cluster(folder, **of_cluster),
+    }
+    one = {"entrypoint": "flows.pipeline.retrain", "parameters": {"recipe": str(recipe_in(folder)), "requester": "ann"}}
+    values = [one | {"name": name, "work_pool": pool | {"name": pool["name"] + suffix}} for name, pool in pools.items()]
+    path = folder / "pools.yaml"
+    path.write_text(yaml.safe_dump({"name": "tunegate", "deployments": values}), encoding="utf-8")
+    return read_deployments(path)
+
+
+async def run_in_a_cluster(folder: Path) -> tuple[FakeCluster, str]:
+    """What a cluster was asked for by Prefect's worker, which begins a run and kills it; and what Prefect calls the run's Job."""
+    async with fake_cluster() as cluster, get_client() as client:
+        file = three_pools(folder, cluster_config={"config": cluster.as_seen_by(folder), "context_name": "fake"})
+        await asyncio.to_thread(register, file, Limits(), Environments())
+        deployment = await client.read_deployment_by_name("retrain/in-jobs")
+        asked = await client.create_flow_run_from_deployment(deployment.id)
+        worker = KubernetesWorker(work_pool_name="trainings")
+        await worker.start(run_once=True)
+        pid = (await client.read_flow_run(asked.id)).infrastructure_pid or ""
+        template = (await client.read_work_pool("trainings")).base_job_template
+        configuration = await worker.job_configuration.from_template_and_values(template, deployment.job_variables, client=client)
+        await worker.kill_infrastructure(pid, configuration)
+        return cluster, pid
 
 
 def approve_over_http(site: Site, release: Release) -> None:

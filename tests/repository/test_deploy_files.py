@@ -15,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from flows.work_pools import template_of
 from monitoring.alerts import ALERTS
 from serving.cluster_api import KINDS
 from serving.cluster_objects import objects_of
@@ -165,7 +166,7 @@ def test_alertmanager_takes_its_file() -> None:
     assert "SUCCESS" in run("amtool", "check-config", "alertmanager/alertmanager.yml")
 
 
-@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 17), ("training", 4)])
+@pytest.mark.parametrize(("folder", "at_least"), [("base", 10), ("release", 4), ("engines", 17), ("training", 4), ("stages", 23)])
 def test_every_kubernetes_object_fits_its_schema(folder: str, at_least: int) -> None:
     checked = [each for each in objects(folder) if each["kind"] not in NO_SCHEMA]
     for each in checked:
@@ -180,7 +181,7 @@ def test_a_wrong_kubernetes_object_would_be_noticed() -> None:
         kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.mark.parametrize("folder", ["base", "release", "engines", "training"])
+@pytest.mark.parametrize("folder", ["base", "release", "engines", "training", "stages"])
 def test_no_pod_runs_as_root_or_may_become_it(folder: str) -> None:
     pods = [each["spec"]["template"]["spec"] for each in objects(folder) if each["kind"] in ("Deployment", "StatefulSet", "Job")]
     assert pods
@@ -242,6 +243,33 @@ def test_a_gateway_drains_before_it_is_killed_and_reads_the_servers_registry() -
 @pytest.mark.parametrize("path", ["base/prometheus.yml", "engines/prometheus-gateway.yml"])
 def test_prometheus_reads_its_file_in_a_pod(path: str) -> None:
     assert "SUCCESS" in run("promtool", "check", "config", f"kubernetes/{path}", POD_NAME="gateway-1")
+
+
+def test_prefects_worker_makes_jobs_and_reads_pods_in_its_namespace_and_nothing_else() -> None:
+    (role,) = [each for each in of_kind("stages", "Role") if each["metadata"]["name"] == "prefect-worker"]
+    allowed = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert {resource for resource, _ in allowed} == {"jobs", "pods", "pods/log"}
+    assert {verb for resource, verb in allowed if resource != "jobs"} == {"get", "list", "watch"}
+    assert of_kind("stages", "ClusterRole") == []
+    with_token = [each["metadata"]["name"] for each in objects("stages") if each["kind"] in ("Deployment", "StatefulSet")
+                  and pod_of(each)["spec"].get("automountServiceAccountToken")]  # fmt: skip
+    assert with_token == ["prefect-worker"]
+
+
+def test_stages_and_their_worker_are_let_in_where_they_have_to_ask_and_share_the_servers_home() -> None:
+    policies = {each["metadata"]["name"]: each["spec"] for each in of_kind("stages", "NetworkPolicy")}
+    label = template_of("kubernetes")["job_configuration"]["job_manifest"]["spec"]["template"]["metadata"]["labels"]
+    (engines,) = policies["engines-stages"]["ingress"]
+    assert engines["from"] == [{"podSelector": {"matchLabels": label}}]
+    (prefect,) = policies["prefect-stages"]["ingress"]
+    (term,) = prefect["from"][0]["podSelector"]["matchExpressions"]
+    (worker,) = [each for each in of_kind("stages", "Deployment") if each["metadata"]["name"] == "prefect-worker"]
+    assert {label[term["key"]], pod_of(worker)["metadata"]["labels"][term["key"]]} == set(term["values"])
+    (server,) = of_kind("stages", "StatefulSet")
+    (home,) = server["spec"]["volumeClaimTemplates"]
+    assert home["spec"]["accessModes"] == ["ReadWriteMany"]
+    example = (DEPLOY / "kubernetes" / "stages" / "prefect.yaml").read_text(encoding="utf-8")
+    assert f"claimName: {home['metadata']['name']}-{server['metadata']['name']}-0" in example
 
 
 def made_by_the_server() -> list[dict[str, Any]]:

@@ -16,20 +16,25 @@ from serving.machine import boot_id
 from training.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NODES = Path("/dev")
 _LOOK_EVERY_S = 1.0
 
 
-def devices_of_this_machine() -> tuple[str, ...]:
+def devices_of_this_machine(nodes: Path = NODES) -> tuple[str, ...]:
     """The GPUs that this process may use, as CUDA names them; none where there is none."""
     if (told := os.environ.get(VISIBLE)) is not None:
         return tuple(name.strip() for name in told.split(",") if name.strip())
-    found = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return tuple(sorted((name for name in found if name.isdigit()), key=int))
+    return tuple(str(number) for number in range(len(_numbers(nodes))))
 
 
 @contextmanager
 def gpus(
-    home: Path, number: int, devices: Sequence[str], waits: Callable[[], None] = lambda: None, pause: Callable[[float], None] = time.sleep
+    home: Path,
+    number: int,
+    devices: Sequence[str],
+    waits: Callable[[], None] = lambda: None,
+    pause: Callable[[float], None] = time.sleep,
+    nodes: Path = NODES,
 ) -> Iterator[tuple[str, ...]]:
     """`number` devices that nobody else trains on, as soon as there are so many; `waits` is called at each look in vain.
 
@@ -49,7 +54,7 @@ def gpus(
         with ExitStack() as held:
             mine = list[str]()
             for device in devices:
-                if len(mine) < number and _locked(held, folder / f"{quote(device, safe='')}.lock"):
+                if len(mine) < number and _locked(held, folder / f"{quote(_here(device, nodes), safe='')}.lock"):
                     mine.append(device)
             if len(mine) == number:
                 kept = held.pop_all()
@@ -58,6 +63,18 @@ def gpus(
         pause(_LOOK_EVERY_S)
     with kept:
         yield tuple(mine)
+
+
+def _here(device: str, nodes: Path) -> str:
+    """A device as the whole machine names it: a container counts its own from 0, whichever they are."""
+    numbers = _numbers(nodes)
+    return numbers[int(device)] if device.isdigit() and int(device) < len(numbers) else device
+
+
+def _numbers(nodes: Path) -> tuple[str, ...]:
+    """The numbers of the GPUs that can be opened; in a container they are those of the machine."""
+    found = (path.name.removeprefix("nvidia") for path in nodes.glob("nvidia[0-9]*"))
+    return tuple(sorted((name for name in found if name.isdigit()), key=int))
 
 
 def _locked(held: ExitStack, path: Path) -> bool:

@@ -85,6 +85,28 @@ def test_what_this_process_may_use_is_what_is_handed_out(monkeypatch: pytest.Mon
     assert devices_of_this_machine() == devices
 
 
+def nodes(folder: Path, *numbers: int) -> Path:
+    """A folder like /dev with these GPUs in it."""
+    folder.mkdir()
+    for name in (*(f"nvidia{number}" for number in numbers), "nvidiactl", "nvidia-uvm"):
+        (folder / name).touch()
+    return folder
+
+
+def test_containers_count_from_0_and_share_no_lock_unless_they_share_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two containers with the machine's GPUs 1 and 2, a third with GPU 1 again, and the machine itself; one home."""
+    monkeypatch.delenv(VISIBLE, raising=False)
+    one, two, again = nodes(tmp_path / "a", 1), nodes(tmp_path / "b", 2), nodes(tmp_path / "c", 1)
+    machine = nodes(tmp_path / "m", 0, 1, 2)
+    assert [devices_of_this_machine(each) for each in (one, two, machine)] == [("0",), ("0",), ("0", "1", "2")]
+    with gpus(tmp_path, 1, ("0",), nodes=one), gpus(tmp_path, 1, ("0",), pause=gives_up, nodes=two) as second:
+        assert second == ("0",)
+        with pytest.raises(Waiting), gpus(tmp_path, 1, ("0",), pause=gives_up, nodes=again):
+            pass
+        with gpus(tmp_path, 1, ("0", "1", "2"), pause=gives_up, nodes=machine) as left:
+            assert left == ("0",)
+
+
 @pytest.mark.parametrize(
     ("stage", "processes", "seen"), [("sft", 1, "0"), ("sft", 2, "0,GPU-8f/1"), ("merge", 2, "0"), ("prepare", 2, None)]
 )

@@ -46,6 +46,12 @@ def variable_faults(pool: Pool) -> Iterator[Fault]:
         yield from _image_faults(pool.job_variables.get("image"))
     if pool.type == "kubernetes":
         yield from _mount_faults(pool.job_variables)
+    if pool.job_variables.get("network_mode") == "host" and pool.job_variables.get("pid_mode") != "host":
+        yield (
+            ("network_mode",),
+            "with the machine's network a container has its name too, and others would look for its processes there, find none, and "
+            "take its runs for dead: add pid_mode: host",
+        )
 
 
 def misfits(template: Template, variables: dict[str, Any]) -> Iterator[Fault]:

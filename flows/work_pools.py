@@ -127,6 +127,7 @@ def _for_containers(template: Template) -> Template:
             required=("capabilities",),
         ),
     )
+    properties["pid_mode"] = {"enum": ["host"], "description": "With network_mode host: the machine's process numbers, as its name."}
     configuration = template["job_configuration"]
     configuration["privileged"] = False
     configuration["container_create_kwargs"] = {
@@ -137,6 +138,7 @@ def _for_containers(template: Template) -> Template:
         "healthcheck": {"test": ["NONE"]},  # the image's own asks a gateway, and there is none in here
         "shm_size": "{{ shm_size }}",
         "device_requests": "{{ device_requests }}",
+        "pid_mode": "{{ pid_mode }}",
     }
     return template
 

@@ -89,6 +89,8 @@ def test_what_a_job_could_not_be_made_of_is_refused_and_no_secret_is_shown(tmp_p
         ({"device_requests": [{"count": 1}]}, "'capabilities' is a required property"),
         ({"device_requests": [{"capabilities": [["gpu"]], "counts": 1}]}, "unknown key 'counts'; did you mean 'count'?"),
         ({"mem_limit": "64 GB"}, "'64 GB' is not written like 512m or 64g"),
+        ({"network_mode": "host"}, "take its runs for dead: add pid_mode: host"),
+        ({"pid_mode": "private"}, "'private' is not one of ['host']"),
         ({"volumes": ["/srv"]}, "'/srv' is not written like /srv/tunegate:/var/lib/tunegate"),
         ({"registry_credentials": {"username": "u", "password": "s3cr3t", "registry_url": "r"}}, "password holds a secret"),
     ],
@@ -144,7 +146,7 @@ def test_a_recipe_whose_engine_a_container_does_not_reach_is_refused(tmp_path: P
 
 
 def test_a_container_on_the_hosts_network_reaches_the_servers_engines(tmp_path: Path) -> None:
-    file = read_deployments(file_of(tmp_path, in_docker(tmp_path, network_mode="host"), write_recipe(tmp_path)))
+    file = read_deployments(file_of(tmp_path, in_docker(tmp_path, network_mode="host", pid_mode="host"), write_recipe(tmp_path)))
     assert file.deployments[0].unread == ()
 
 

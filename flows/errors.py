@@ -44,6 +44,10 @@ class ServingFailed(TunegateError):
     """The server, or a slot of it, did not come up in time."""
 
 
+class SlotEnded(ServingFailed):
+    """An engine ended where it should have answered; the server starts it again."""
+
+
 class NoRoom(ServingFailed):
     """The engine has no place beside those that run."""
 

@@ -174,7 +174,8 @@ def exchange(board: Switchboard, release: Release, evidence: str, actor: str, no
         board.registry.release_slot(release.id)
         with board.display.stage(f"start {before.id}") as shown:
             wait_for_slot(board.registry, board.settings, before, shown.report)
-        raise
+        # Not to be tried again, as an engine that ended may be: the release is rolled back for good.
+        raise ServingFailed(error.what, why=f"{before.id} is live again", do=error.do) from error
     return live
 
 

@@ -1,5 +1,5 @@
-"""Which failures of a task are worth another try: those of something outside that may answer in a minute, a stage that was killed from
-outside, and no others.
+"""Which failures of a task are worth another try: those of something that may answer in a minute, as a server that is started again, a
+stage that was killed from outside, and no others.
 
 A closed list: wrong input, a gate that does not pass, a stage that ends with an error of its own would only fail again, later. Somebody
 at a terminal is told at once and tries again when they like. Next: `pipeline.py`.
@@ -16,7 +16,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import deployment
 
-from flows.errors import OutOfReach, PrefectUnreachable, StageKilled
+from evaluation.errors import EndpointError
+from flows.errors import OutOfReach, PrefectUnreachable, SlotEnded, StageKilled
 from serving.errors import RegistryUnreachable, StoreUnreachable
 from training.disk import disk_faults_told
 from training.errors import HubUnreachable
@@ -24,7 +25,7 @@ from training.errors import HubUnreachable
 P = ParamSpec("P")
 R = TypeVar("R")
 
-HEALS = (RegistryUnreachable, StoreUnreachable, HubUnreachable, PrefectUnreachable, OutOfReach, StageKilled)
+HEALS = (RegistryUnreachable, StoreUnreachable, HubUnreachable, PrefectUnreachable, OutOfReach, StageKilled, SlotEnded)
 PAUSES_S: list[float] = [10, 60, 300]
 
 
@@ -53,7 +54,7 @@ def _told(work: Callable[P, R]) -> Callable[P, R]:
 
 def may_heal(error: BaseException) -> bool:
     """Whether the same again may work a little later."""
-    return isinstance(error, HEALS)
+    return isinstance(error, HEALS) or (isinstance(error, EndpointError) and error.passing)
 
 
 def _is_worth_it(tried: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

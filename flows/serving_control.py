@@ -18,7 +18,7 @@ from typing import TypeVar
 import psutil
 
 from evaluation.client import Endpoint
-from flows.errors import NoRoom, ServingFailed
+from flows.errors import NoRoom, ServingFailed, SlotEnded
 from serving.errors import RegistryError
 from serving.lifecycle import State
 from serving.records import Release, ServerInfo, SlotInfo, SlotState
@@ -112,7 +112,8 @@ def wait_for_slot(registry: Registry, settings: Settings, release: Release, repo
         slot = next((each for each in registry.slots() if each.release_id == release.id), None)
         report(Progress(int(time.monotonic() - began), 0, "s", slot.reason if slot else "waiting for the server"))
         if slot is not None and slot.state is SlotState.FAILED:
-            raise ServingFailed(
+            # What was never started is not started again before somebody mends its files.
+            raise (SlotEnded if slot.restarts else ServingFailed)(
                 f"the slot of {release.id} failed: {slot.reason}",
                 why="a model that does not start is not judged and not promoted",
                 do=f"read {settings.slot_folder(release.id) / 'vllm.log'}",
@@ -136,7 +137,7 @@ def endpoint_of(settings: Settings, release: Release, slot: SlotInfo) -> Endpoin
     """How to talk to a ready slot directly, past the gateway."""
     key = read_key(settings.slot_folder(release.id))
     if slot.base_url is None or key is None:
-        raise ServingFailed(f"the slot of {release.id} stopped while it was being asked", do="run the recipe again")
+        raise SlotEnded(f"the slot of {release.id} stopped while it was being asked", do="run the recipe again")
     return Endpoint(base_url=slot.base_url, api_key=key, model=slot.served_name)
 
 

@@ -19,6 +19,7 @@ from flows.errors import NoRoom, ServingFailed
 from flows.judging import PARITY_FOLDER, Judged, evaluate, gate, keep_champion_serving, register
 from flows.load import light_load
 from flows.promotion import Switchboard, check_evidence, exchange, switch, wait_until_routed
+from flows.retrying import may_heal
 from flows.serving_control import wait_for_slot
 from serving.errors import EvidenceMismatch, TransitionRefused
 from serving.lifecycle import State
@@ -113,6 +114,24 @@ def test_what_cannot_take_the_champions_place_leaves_the_champion_in_production(
             exchange(board, release, EVIDENCE, "ann", no_room.value)
         assert registry.champion("clinic") == before
         assert registry.release(release.id).state is (State.APPROVED if steps.steps else State.ROLLED_BACK)
+
+
+class Ended(Registry):
+    """A registry whose server says that an engine has failed, after so many lives."""
+
+    lives = 0
+
+    def slots(self) -> tuple[SlotInfo, ...]:
+        return (slot_info("clinic-1", SlotState.FAILED, self.now()).model_copy(update={"restarts": self.lives}),)
+
+
+@pytest.mark.parametrize(("lives", "again"), [(0, False), (1, True)])
+def test_an_engine_that_ended_may_come_up_again_and_one_that_was_refused_will_not(tmp_path: Path, lives: int, again: bool) -> None:
+    with Ended(url_in(tmp_path)) as registry:
+        registry.lives = lives
+        with pytest.raises(ServingFailed) as failed:
+            wait_for_slot(registry, Settings(home=tmp_path), champion(registry), silent)
+    assert may_heal(failed.value) is again
 
 
 def test_a_rollback_puts_the_former_champion_back_at_once(site: Site, tmp_path: Path) -> None:

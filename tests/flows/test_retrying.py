@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.runtime import deployment
 from sqlalchemy.engine import make_url
 
+from evaluation.errors import EndpointError
 from flows.retrying import PAUSES_S, may_heal, patient
 from flows.stage_process import kind_of
 from flows.stage_runner import ERRORS
@@ -33,13 +34,14 @@ def every_kind(of: type[TunegateError]) -> Iterator[type[TunegateError]]:
         yield from every_kind(kind)
 
 
-def test_only_six_of_all_errors_are_tried_again() -> None:
+def test_only_seven_of_all_errors_are_tried_again() -> None:
     for folder in FOLDERS:
         import_module(f"{folder}.errors")
     kinds = {kind.__name__: may_heal(kind("x")) for kind in every_kind(TunegateError) if kind.__init__ is TunegateError.__init__}
     assert len(kinds) > 40
     assert {name for name, heals in kinds.items() if heals} == {
         "RegistryUnreachable", "StoreUnreachable", "HubUnreachable", "PrefectUnreachable", "OutOfReach", "StageKilled",
+        "SlotEnded",
     }  # fmt: skip
 
 
@@ -73,6 +75,8 @@ def ordered(error: TunegateError) -> TunegateError:
         (lambda: ordered(kind_of_hub_error(hub(503))("x")), True),
         (lambda: ordered(InputError("a recipe")), False),
         (lambda: ordered(TunegateError("a loss that is NaN")), False),
+        (lambda: EndpointError("the server under judgement was killed", fault="connect"), True),
+        (lambda: EndpointError("it answers what is no answer", fault="protocol"), False),
         (lambda: KeyError("a bug of ours"), False),
     ],
 )

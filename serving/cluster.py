@@ -8,6 +8,7 @@ Knows nothing of requests. Next: `cluster_objects.py`, `cluster_api.py`.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
@@ -18,6 +19,7 @@ from serving.errors import ClusterError, RegistryError, SlotError
 from serving.records import Release
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
+from serving.slot_leases import SlotLeases
 from serving.supervisor import wanted_releases
 
 _log = logging.getLogger(__name__)
@@ -28,8 +30,17 @@ _LOOK_EVERY_S = 5.0
 class ClusterEngines:
     """The engines of one registry in one cluster."""
 
-    def __init__(self, registry: Registry, settings: Settings, cluster: ClusterSettings, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        cluster: ClusterSettings,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._registry, self._settings, self._cluster, self._now = registry, settings, cluster, now
+        self._leases = SlotLeases(now, monotonic)
         self._said = ""
 
     async def run(self, every_s: float = _LOOK_EVERY_S) -> None:
@@ -53,7 +64,8 @@ class ClusterEngines:
             RegistryError: the registry cannot be read; nothing was done.
         """
         snapshot = await asyncio.to_thread(self._registry.snapshot)
-        wanted = {name: one for name, one in wanted_releases(snapshot, self._now()).items() if one.serving.engine == "outside"}
+        everything = wanted_releases(snapshot, self._leases.held(snapshot.leases), self._now())
+        wanted = {name: one for name, one in everything.items() if one.serving.engine == "outside"}
         known = {release.id for release in snapshot.releases}
         faults = [fault for release in wanted.values() if (fault := await self._have(api, release)) is not None]
         await self._let_go(api, wanted, known)

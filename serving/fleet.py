@@ -3,34 +3,42 @@
 Knows nothing of processes. Next: `supervisor.py`, which makes the two agree.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import groupby
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select
 
 from serving.errors import AlreadyServing
-from serving.records import ServerInfo, SlotInfo, SlotState
+from serving.records import ServerInfo, SlotInfo, SlotLease, SlotState
 from serving.tables import server, slot_leases, slots
 
 FRESH_S = 5.0
 
 
-def want(connection: Connection, release_id: str, until: datetime) -> None:
-    """Ask for a slot until `until`; an earlier end than one already asked for changes nothing."""
-    held = connection.scalar(select(slot_leases.c.until).where(slot_leases.c.release_id == release_id))
-    if held is None:
-        connection.execute(insert(slot_leases).values(release_id=release_id, until=until))
-    elif held < until:
-        connection.execute(update(slot_leases).where(slot_leases.c.release_id == release_id).values(until=until))
+def want(connection: Connection, release_id: str, seconds: float, until: datetime) -> None:
+    """Ask for a slot for so long, which is until `until` by the clock here; what was asked before goes on."""
+    connection.execute(insert(slot_leases).values(release_id=release_id, seconds=seconds, until=until))
 
 
 def unwant(connection: Connection, release_id: str) -> None:
-    """Take back what `want` asked for."""
+    """Take back everything that `want` asked for."""
     connection.execute(delete(slot_leases).where(slot_leases.c.release_id == release_id))
 
 
-def leases(connection: Connection) -> dict[str, datetime]:
-    """Release id -> until when its slot is wanted, ended ones included."""
-    return {row.release_id: row.until for row in connection.execute(select(slot_leases))}
+def forget(connection: Connection, ended: Iterable[SlotLease]) -> None:
+    """Strike out wishes that have ended; another one that got the same number since then stays."""
+    for each in ended:
+        connection.execute(delete(slot_leases).where(slot_leases.c.id == each.id, slot_leases.c.until == each.until))
+
+
+def leases(connection: Connection) -> dict[str, tuple[SlotLease, ...]]:
+    """Release id -> the wishes for its slot."""
+    rows = connection.execute(select(slot_leases).order_by(slot_leases.c.release_id, slot_leases.c.id)).all()
+    return {
+        release_id: tuple(SlotLease(id=row.id, seconds=row.seconds, until=row.until) for row in asked)
+        for release_id, asked in groupby(rows, lambda row: str(row.release_id))
+    }
 
 
 def slot_rows(connection: Connection) -> tuple[SlotInfo, ...]:
@@ -50,12 +58,6 @@ def drop_slot(connection: Connection, release_id: str) -> None:
     connection.execute(delete(slots).where(slots.c.release_id == release_id))
 
 
-def live_server(connection: Connection, now: datetime) -> ServerInfo | None:
-    """The server whose last heartbeat is fresh."""
-    row = connection.execute(select(server).where(server.c.beat_at > now - timedelta(seconds=FRESH_S))).mappings().first()
-    return None if row is None else ServerInfo.model_validate(dict(row))
-
-
 def last_server(connection: Connection) -> ServerInfo | None:
     """Whoever was the server last, and has not left, however old its heartbeat is."""
     row = connection.execute(select(server)).mappings().first()
@@ -64,12 +66,12 @@ def last_server(connection: Connection) -> ServerInfo | None:
 
 def beat(connection: Connection, info: ServerInfo, gone: ServerInfo | None = None) -> None:
     """Be the server, or go on being it. A new server forgets the slots of the one before: its engines ended with it. Those that somebody
-    else runs, and that were ready, go on. `gone` was seen not to beat any more, whatever the clocks say.
+    else runs, and that were ready, go on. `gone` was seen not to beat any more; no clock is asked.
 
     Raises:
-        AlreadyServing: another one is alive.
+        AlreadyServing: another one has not left, or has beaten since.
     """
-    other = live_server(connection, info.beat_at)
+    other = last_server(connection)
     if other is not None and other.boot_id != info.boot_id and other != gone:
         raise already_serving(other)
     known = connection.scalar(select(server.c.boot_id).where(server.c.boot_id == info.boot_id))

@@ -96,6 +96,14 @@ class SlotInfo(_Value):
     updated_at: datetime
 
 
+class SlotLease(_Value):
+    """A wish for a slot, for `seconds` from when it is seen; `until` is when that is by the clock of whoever asked."""
+
+    id: int
+    seconds: float
+    until: datetime
+
+
 class ServerInfo(_Value):
     """The one server that looks after this registry. `boot_id` differs at every start."""
 
@@ -172,7 +180,8 @@ class Tally(_Value):
 class Snapshot(_Value):
     """The whole registry, keys excepted, as of one moment.
 
-    `leases` is release id -> until when its slot is wanted; `steps` counts transitions by public name and new state.
+    `leases` is release id -> the wishes for its slot, ended ones included until somebody forgets them; `steps` counts transitions
+    by public name and new state.
     `canaries` and `shadows` are by public name; `rollouts` are those that have not ended, `ended` counts the others by
     public name, end and outcome.
     """
@@ -180,7 +189,7 @@ class Snapshot(_Value):
     generation: int
     releases: tuple[Release, ...]
     slots: tuple[SlotInfo, ...]
-    leases: Mapping[str, datetime]
+    leases: Mapping[str, tuple[SlotLease, ...]]
     steps: Mapping[tuple[str, State], int]
     canaries: Mapping[str, Canary] = {}
     shadows: Mapping[str, Shadow] = {}

@@ -5,6 +5,7 @@ and appends to the history. Of two racing promotions exactly one wins. Knows not
 Next: `rollout_book.py`, promotions by steps; `releases.py`, `fleet.py` and `keys.py`, the SQL inside the transactions.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,10 +26,11 @@ from serving.history import Audit, audit
 from serving.keys import KeyInfo, KeyTerms, Scope
 from serving.lifecycle import State
 from serving.notifier import Notifier
-from serving.records import Release, RolloutStatus, ServerInfo, SlotInfo, Snapshot, Transition
+from serving.records import Release, RolloutStatus, ServerInfo, SlotInfo, SlotLease, Snapshot, Transition
 from serving.releases import Step
 from serving.rollout_book import RolloutBook
 from serving.run_book import RunBook
+from serving.server_watch import ServerWatch
 
 _PLAIN = Asked()
 
@@ -45,12 +47,20 @@ class Registry:
         RegistryError: the database is locked, gone, torn, or of another version.
     """
 
-    def __init__(self, url: str | SecretStr, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        url: str | SecretStr,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._database = Database(url.get_secret_value() if isinstance(url, SecretStr) else url)
         self.now = now
         self.rollouts = RolloutBook(self._database, now)
         self.runs = RunBook(self._database, now)
         self.approvals = ApprovalBook(self._database, now)
+        self._watch = ServerWatch(self.last_server, now, monotonic, pause)
 
     def __enter__(self) -> Self:
         return self
@@ -262,9 +272,15 @@ class Registry:
     # Slots and the server.
 
     def want_slot(self, release_id: str, until: datetime) -> None:
-        """Have the release running until `until`, whatever its state; the longest wish counts."""
+        """Have the release running until `until`, whatever its state; the longest wish counts. It is as long as the clock here says now."""
         with self._database.write() as connection:
-            fleet.want(connection, releases.one(connection, release_id).id, until)
+            seconds = (until - self.now()).total_seconds()
+            fleet.want(connection, releases.one(connection, release_id).id, seconds, until)
+
+    def forget_leases(self, ended: Iterable[SlotLease]) -> None:
+        """Strike out wishes for slots that were seen to end."""
+        with self._database.write() as connection:
+            fleet.forget(connection, ended)
 
     def release_slot(self, release_id: str) -> None:
         """Take the wish back; a champion goes on running."""
@@ -290,7 +306,7 @@ class Registry:
         """Be the server, or go on being it; `beat_at` is set to now. A new server forgets the engines that the one before had started.
 
         Raises:
-            AlreadyServing: another one is alive.
+            AlreadyServing: another one has not left, and is not the one that was seen to be `gone`.
         """
         with self._database.write() as connection:
             fleet.beat(connection, info.model_copy(update={"beat_at": self.now()}), gone)
@@ -301,9 +317,8 @@ class Registry:
             fleet.leave(connection, boot_id)
 
     def server(self) -> ServerInfo | None:
-        """The live server; None when its last heartbeat is older than 5 s."""
-        with self._database.read() as connection:
-            return fleet.live_server(connection, self.now())
+        """The live server; None when it is not seen to beat for 5 s, whatever its clock and ours say."""
+        return self._watch.live()
 
     def last_server(self) -> ServerInfo | None:
         """The last server that has not left, alive or not."""

@@ -7,6 +7,7 @@ change names the fence it saw. Next: `rollout_judging.py` and `rollout_decision.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import NamedTuple, assert_never
 
 from evaluation.records import Outcome
 from serving.errors import RegistryError, TransitionRefused
+from serving.heartbeats import Heartbeats
 from serving.records import LEASE_S, Rollout, RolloutStatus, SlotState, Snapshot, Tally
 from serving.registry import Registry, utc_now
 from serving.rollout_counts import Counts
@@ -56,6 +58,7 @@ class RolloutController:
         self._registry, self._now, self._monotonic, self._lease_s = registry, now, monotonic, lease_s
         self._seen, self._looked = seen, looked
         self._courses: dict[int, _Course] = {}
+        self._heard, self._counts_silent_s = Heartbeats(monotonic), math.inf
         self._blind = False
 
     async def run(self, every_s: float = TICK_S) -> None:
@@ -85,6 +88,8 @@ class RolloutController:
         self._end_shadows(snapshot)
         self._courses = {each.id: self._courses[each.id] for each in snapshot.rollouts if each.id in self._courses}
         tallies = self._registry.rollouts.tallies() if snapshot.rollouts else ()
+        silent = [self._heard.silent_s(f"{each.worker} {each.release_id}", each.at) for each in tallies]
+        self._counts_silent_s = min(silent, default=math.inf)
         for rollout in snapshot.rollouts:
             try:
                 self._tend(rollout, snapshot, tallies)
@@ -104,7 +109,7 @@ class RolloutController:
         course.hear(tallies)
         if not course.is_due(self._monotonic(), section.interval_s):
             return
-        judgement = self._judgement(rollout, course, section, snapshot, tallies)
+        judgement = self._judgement(rollout, course, section, snapshot)
         standing = Standing(
             step=rollout.step,
             failures=rollout.failures,
@@ -128,24 +133,21 @@ class RolloutController:
     def _lease(self) -> datetime:
         return self._now() + timedelta(seconds=self._lease_s)
 
-    def _judgement(
-        self, rollout: Rollout, course: "_Course", section: RolloutSection, snapshot: Snapshot, tallies: tuple[Tally, ...]
-    ) -> Judgement:
+    def _judgement(self, rollout: Rollout, course: "_Course", section: RolloutSection, snapshot: Snapshot) -> Judgement:
         """How the slots are; else what was counted in the whole step, and of late."""
-        troubles = self._troubles(rollout, snapshot, tallies)
+        troubles = self._troubles(rollout, snapshot)
         if troubles:
             return judgement_of(*troubles)
         least = section.steps[min(rollout.step, len(section.steps) - 1)].min_requests
         return judge_windows(course.look(), section, least)
 
-    def _troubles(self, rollout: Rollout, snapshot: Snapshot, tallies: tuple[Tally, ...]) -> list[Condition]:
+    def _troubles(self, rollout: Rollout, snapshot: Snapshot) -> list[Condition]:
         found = []
         if (fault := _slot(snapshot, rollout.release_id)) is not None:
             found.append(Condition("slot", Outcome.FAIL, f"the slot of {rollout.release_id} {fault}"))
         elif rollout.status is not RolloutStatus.WATCHING and (fault := _slot(snapshot, rollout.champion_id)) is not None:
             found.append(Condition("slot", Outcome.ERROR, f"nothing to compare with: the slot of {rollout.champion_id} {fault}"))
-        newest = max((each.at for each in tallies), default=None)
-        if newest is None or self._now() - newest > timedelta(seconds=_FRESH_S):
+        if self._counts_silent_s > _FRESH_S:
             found.append(Condition("counts", Outcome.ERROR, f"no gateway worker has told its counts for {_FRESH_S:g} s"))
         failed = [each for each in found if each.outcome is Outcome.FAIL]
         return failed or found

@@ -10,13 +10,11 @@ import asyncio
 import logging
 import os
 import socket
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 
-import psutil
 import uvloop
 
 from serving import fleet
@@ -33,6 +31,7 @@ from serving.outlets import Outlet, outlets_of
 from serving.records import Release, ServerInfo
 from serving.registry import Registry, utc_now
 from serving.rollout_controller import RolloutController
+from serving.server_watch import is_gone
 from serving.settings import Settings
 from serving.supervisor import Supervisor
 from serving.surroundings import Surroundings
@@ -160,28 +159,23 @@ def _server_info(settings: Settings) -> ServerInfo:
     )
 
 
-def take_over(registry: Registry, info: ServerInfo, pause: Callable[[float], None] = time.sleep) -> None:
-    """Be the server. One whose last heartbeat is not of now, by two machines' clocks, is watched first: it may be a clock that is wrong.
+def take_over(registry: Registry, info: ServerInfo) -> None:
+    """Be the server. One that has not said that it stopped is looked at first.
 
     Raises:
         AlreadyServing: it is alive.
     """
     before = registry.last_server()
-    if before is None or abs((registry.now() - before.beat_at).total_seconds()) < fleet.FRESH_S:
-        return registry.beat(info)
-    _log.warning("a server on %s has not said that it stopped: looking for %.0f s whether it beats", before.hostname, fleet.FRESH_S)
-    for _ in range(round(fleet.FRESH_S / _BEAT_EVERY_S)):
-        pause(_BEAT_EVERY_S)
-        other = registry.last_server()
-        if other is not None and other != before:
-            raise fleet.already_serving(other)
-    return registry.beat(info, gone=before)
+    alive = registry.server()
+    if alive is not None:
+        raise fleet.already_serving(alive)
+    registry.beat(info, gone=before)
 
 
 def _forget_dead_server(registry: Registry) -> None:
     """A server of this machine that was killed need not be waited for."""
     other = registry.last_server()
-    if other is not None and other.hostname == socket.gethostname() and not psutil.pid_exists(other.pid):
+    if other is not None and is_gone(other):
         registry.leave(other.boot_id)
 
 

@@ -9,7 +9,7 @@ it did not start. Knows nothing of HTTP. Next: `places.py`, who runs where not a
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 from evaluation.client import Endpoint
@@ -23,6 +23,7 @@ from serving.records import Release, SlotInfo, SlotState, Snapshot
 from serving.registry import Registry, utc_now
 from serving.settings import Settings
 from serving.slot_folder import read_key
+from serving.slot_leases import SlotLeases
 from serving.slot_sockets import sweep_sockets
 from serving.start_check import check_start
 from training.errors import TunegateError
@@ -34,10 +35,9 @@ _HANDOVER_S = 0.5
 _SERVING = (State.LIVE, State.CANARY)
 
 
-def wanted_releases(snapshot: Snapshot, now: datetime) -> dict[str, Release]:
-    """The releases whose slots should run: champions, canaries, whom a rollout may go back to, shadows, and those under a lease."""
-    leased = {release_id for release_id, until in snapshot.leases.items() if until > now}
-    leased |= {rollout.champion_id for rollout in snapshot.rollouts}
+def wanted_releases(snapshot: Snapshot, held: Set[str], now: datetime) -> dict[str, Release]:
+    """The releases whose slots should run: champions, canaries, whom a rollout may go back to, shadows, and those `held` by a lease."""
+    leased = held | {rollout.champion_id for rollout in snapshot.rollouts}
     leased |= {shadow.release_id for shadow in snapshot.shadows.values() if shadow.until > now}
     return {release.id: release for release in snapshot.releases if release.state in _SERVING or release.id in leased}
 
@@ -60,11 +60,13 @@ class Supervisor:
         command: Command,
         *,
         now: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
         memory: Memory | None = None,
         seen: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry, self._settings, self._command, self._now, self._seen = registry, settings, command, now, seen
         self._memory = memory or memory_of_this_machine()
+        self._leases = SlotLeases(now, monotonic)
         self._tending: dict[str, asyncio.Task[None]] = {}
         self._tended: dict[str, Release] = {}
         self._making_room: set[str] = set()
@@ -95,7 +97,9 @@ class Supervisor:
         """
         await self._flush()
         snapshot = await self._keep_warm(await asyncio.to_thread(self._registry.snapshot))
-        wanted = wanted_releases(snapshot, self._now())
+        wanted = wanted_releases(snapshot, self._leases.held(snapshot.leases), self._now())
+        if over := self._leases.over():
+            await asyncio.to_thread(self._registry.forget_leases, over)
         self._forget_ended()
         self._inherit(snapshot, wanted)
         kept = {rollout.champion_id for rollout in snapshot.rollouts}

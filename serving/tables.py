@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 from serving.lifecycle import State
 from serving.records import RolloutStatus, SlotState
 
-REVISION = "0004"
+REVISION = "0005"
 """What a registry must be at for this code to use it: the newest file in `migrations/versions/`."""
 
 metadata = MetaData()
@@ -139,7 +139,9 @@ Index("one_run", runs.c.recipe_name, unique=True, sqlite_where=_under_way, postg
 slot_leases = Table(
     "slot_leases",
     metadata,
-    Column("release_id", ForeignKey("releases.id"), primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("release_id", ForeignKey("releases.id"), nullable=False, index=True),
+    Column("seconds", Float, nullable=False),
     Column("until", UtcTime, nullable=False),
 )
 rollouts = Table(

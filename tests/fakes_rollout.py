@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,7 @@ from serving.lifecycle import State
 from serving.metrics_rollouts import RolloutMetrics
 from serving.records import Release, Rollout, SlotState
 from serving.registry import Registry
+from serving.rollout_book import RolloutBook
 from serving.rollout_controller import RolloutController
 from serving.rollout_counts import Tallies
 from serving.rollout_section import RolloutSection, RolloutStep
@@ -60,18 +62,28 @@ class Town:
     def __post_init__(self) -> None:
         self.clock, self.dice = Clock(), random.Random(7)
         self.began = self.clock()
-        self.registry = Registry(f"sqlite:///{self.folder / 'registry.db'}", now=self.clock)
+        self.ahead_s: dict[str, float] = {}
+        self.registry = Registry(f"sqlite:///{self.folder / 'registry.db'}", now=self.clock_of("controller"))
+        self.teller = RolloutBook(self.registry._database, self.clock_of("teller"))
         self.workers = {name: Tallies() for name in ("one", "two")}
         self.page, self.found_failing = CollectorRegistry(), set[str]()
         self.metrics = RolloutMetrics(self.page, self.clock)
         self.controller: RolloutController | None = self.new_controller()
-        self.leases = Leases(self.clock, lambda: self.age_s)
+        self.leases = Leases(self.clock_of("gateway"), lambda: self.age_s)
         self.routes: dict[str, Route] = {}
         self._owed = 0.0
 
     def new_controller(self) -> RolloutController:
         """One that has just been started."""
-        return RolloutController(self.registry, now=self.clock, monotonic=lambda: self.age_s, looked=self.metrics.looked)
+        return RolloutController(self.registry, now=self.clock_of("controller"), monotonic=lambda: self.age_s, looked=self.metrics.looked)
+
+    def clock_of(self, whose: str) -> Callable[[], datetime]:
+        """The clock of one machine, which is right until `jump`."""
+        return lambda: self.clock() + timedelta(seconds=self.ahead_s.get(whose, 0.0))
+
+    def jump(self, whose: str, seconds: float) -> None:
+        """Move the clock of `controller`, `gateway` (which believes leases) or `teller` (which tells counts) alone."""
+        self.ahead_s[whose] = seconds
 
     @property
     def age_s(self) -> float:
@@ -160,7 +172,7 @@ class Town:
         asked = {name for each in self.registry.snapshot().rollouts for name in (each.release_id, each.champion_id)}
         for worker, tallies in self.workers.items():
             counts = {release_id: counts.spelled() for release_id, counts in tallies.counts(asked).items()}
-            self.registry.rollouts.tally(worker, counts)
+            self.teller.tally(worker, counts)
 
     def registry_is_there(self) -> bool:
         """Whether it can be read."""

@@ -29,6 +29,10 @@ class Clock:
     def forward(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
 
+    def seconds(self) -> float:
+        """A monotonic clock that goes with this one."""
+        return self.time.timestamp()
+
 
 def url_in(folder: Path) -> str:
     return f"sqlite:///{folder / 'registry.db'}"

@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -306,24 +307,38 @@ def test_a_stopped_command_promises_only_what_is_true_of_it(command: str, said: 
     assert cli.stopped_in_words(command.split()) == said
 
 
-def test_ctrl_c_exits_with_130_one_line_and_no_key_left_behind(registry: Registry, home: Path) -> None:
-    """The gateway that is asked never answers, so the command waits until it is interrupted.
+@contextmanager
+def beating(registry: Registry, port: int) -> Iterator[None]:
+    """A server at `port` that lives, as far as the registry knows."""
+    now, over = utc_now(), threading.Event()
+    info = ServerInfo(boot_id="b", hostname="h", pid=1, host="127.0.0.1", port=port, started_at=now, beat_at=now)
 
-    The heartbeat lies ahead: it must still be fresh when a slow machine has started the command.
-    """
+    def beat() -> None:
+        registry.beat(info)
+        while not over.wait(0.5):
+            registry.beat(info)
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        yield
+    finally:
+        over.set()
+        heart.join()
+
+
+def test_ctrl_c_exits_with_130_one_line_and_no_key_left_behind(registry: Registry, home: Path) -> None:
+    """The gateway that is asked never answers, so the command waits until it is interrupted; its server beats all the while."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        now = utc_now()
-        port = mute.getsockname()[1]
-        with Registry(url_in(home), now=lambda: now + timedelta(seconds=SLOW_S)) as ahead:
-            ahead.beat(ServerInfo(boot_id="b", hostname="h", pid=1, host="127.0.0.1", port=port, started_at=now, beat_at=now))
-        asking = program("ask", "clinic", "Hello?")
         mute.settimeout(SLOW_S)
-        try:
-            with mute.accept()[0]:
-                asking.send_signal(signal.SIGINT)
-                _, err = asking.communicate(timeout=SLOW_S)
-        finally:
-            asking.kill()
+        with beating(registry, mute.getsockname()[1]):
+            asking = program("ask", "clinic", "Hello?")
+            try:
+                with mute.accept()[0]:
+                    asking.send_signal(signal.SIGINT)
+                    _, err = asking.communicate(timeout=SLOW_S)
+            finally:
+                asking.kill()
     assert asking.returncode == INTERRUPTED
     assert "stopped" in err
     assert "Traceback" not in err

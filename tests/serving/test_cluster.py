@@ -45,7 +45,7 @@ class Place:
         async def run() -> FakeCluster:
             async with fake_cluster() as fake:
                 self.cluster = self.cluster.model_copy(update={"url": fake.url})
-                engines = ClusterEngines(self.registry, self.settings, self.cluster, now=self.clock)
+                engines = ClusterEngines(self.registry, self.settings, self.cluster, now=self.clock, monotonic=self.clock.seconds)
                 async with open_cluster(self.cluster) as api:
                     await story(fake, lambda: engines.reconcile(api))
             return fake

@@ -245,13 +245,16 @@ def test_a_wrong_password_is_named_and_not_shown(postgres: Cluster) -> None:
     assert "wrong-password" not in str(refused.value)
 
 
-def test_the_longest_lease_counts_and_ends_when_it_is_taken_back(tmp_path: Path) -> None:
+def test_every_wish_for_a_slot_is_kept_until_it_is_seen_to_end_or_all_are_taken_back(tmp_path: Path) -> None:
     clock = Clock()
     registry = Registry(url_in(tmp_path), now=clock)
     release = candidate(registry)
     for seconds in (60, 10):
         registry.want_slot(release.id, clock() + timedelta(seconds=seconds))
-    assert registry.snapshot().leases == {release.id: clock() + timedelta(seconds=60)}
+    long, short = registry.snapshot().leases[release.id]
+    assert [(each.seconds, each.until) for each in (long, short)] == [(s, clock() + timedelta(seconds=s)) for s in (60, 10)]
+    registry.forget_leases([short, long.model_copy(update={"until": clock()})])
+    assert registry.snapshot().leases == {release.id: (long,)}
     registry.release_slot(release.id)
     assert registry.snapshot().leases == {}
 
@@ -282,11 +285,14 @@ def test_a_second_server_is_refused_while_the_first_one_beats(tmp_path: Path) ->
 
 def test_a_server_that_stopped_beating_is_dead_after_five_seconds(tmp_path: Path) -> None:
     clock = Clock()
-    registry = Registry(url_in(tmp_path), now=clock)
+    registry = Registry(url_in(tmp_path), now=clock, monotonic=clock.seconds, pause=clock.forward)
     registry.beat(server_info(clock, boot_id="one"))
-    clock.forward(5.0)
+    assert registry.server() is not None
+    clock.forward(4.9)
+    assert registry.server() is not None
+    clock.forward(0.1)
     assert registry.server() is None
-    registry.beat(server_info(clock, boot_id="two"))
+    registry.beat(server_info(clock, boot_id="two"), gone=registry.last_server())
     live = registry.server()
     assert live is not None
     assert live.boot_id == "two"
@@ -301,8 +307,7 @@ def test_a_new_server_forgets_the_slots_of_the_one_before_and_a_heartbeat_does_n
     registry.set_slot(slot)
     registry.beat(server_info(clock, boot_id="one"))
     assert registry.slots() == (slot,)
-    clock.forward(6)
-    registry.beat(server_info(clock, boot_id="two"))
+    registry.beat(server_info(clock, boot_id="two"), gone=registry.last_server())
     assert registry.slots() == ()
 
 

@@ -196,6 +196,22 @@ def test_a_lease_that_seems_too_long_because_a_clock_was_put_back_is_renewed_all
     assert town.share() == pytest.approx(0.05, abs=0.015)
 
 
+@pytest.mark.parametrize("jump_s", [61, -61, 86_400, -86_400])
+@pytest.mark.parametrize("whose", ["controller", "gateway", "teller"])
+def test_clocks_that_differ_or_jump_neither_end_a_rollout_nor_keep_a_share(town: Town, whose: str, jump_s: float) -> None:
+    """The controller, the gateway that believes its lease and the gateway that tells its counts may be three machines."""
+    town.per_s = 20
+    town.start()
+    town.live(4)
+    town.jump(whose, jump_s)
+    town.live(7)
+    assert town.share() == pytest.approx(0.05, abs=0.015)
+    assert town.registry.rollouts.current("clinic").errors == 0
+    town.controller = None
+    town.live(10.5)
+    assert town.share() == 0
+
+
 def test_a_registry_that_is_gone_ends_the_lease_and_stops_nothing_else(town: Town) -> None:
     town.start()
     town.live(20)

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,15 +13,14 @@ import aiohttp
 import psutil
 import pytest
 
-from serving.errors import AlreadyServing, PortInUse, ServerError
+from serving.errors import PortInUse, ServerError
 from serving.gateway_front import listen
 from serving.lifecycle import State
 from serving.records import LEASE_S
-from serving.registry import Registry, utc_now
+from serving.registry import utc_now
 from serving.rollout_section import RolloutSection, RolloutStep
-from serving.server import take_over
 from serving.slots import free_port
-from tests.fakes_serving import EVIDENCE, Clock, approved, server_info, url_in, write_model
+from tests.fakes_serving import EVIDENCE, approved, write_model
 from tests.fakes_site import Site, ask, until
 
 pytestmark = pytest.mark.slow
@@ -256,34 +254,3 @@ def test_a_listener_is_not_handed_to_engines() -> None:
     with listen("127.0.0.1", free_port()) as listener:
         assert isinstance(listener, socket.socket)
         assert not listener.get_inheritable()
-
-
-@contextmanager
-def both(folder: Path, clock: Clock, ahead_s: float) -> Iterator[tuple[Registry, Registry]]:
-    """One registry as two machines see it; the clock of the second is ahead by so much."""
-    with Registry(url_in(folder), now=clock) as ours, Registry(url_in(folder), now=lambda: clock() + timedelta(seconds=ahead_s)) as theirs:
-        yield ours, theirs
-
-
-@pytest.mark.parametrize("ahead_s", [61, -61])
-def test_a_server_whose_clock_is_wrong_is_not_taken_over_from_as_long_as_it_beats(tmp_path: Path, ahead_s: float) -> None:
-    clock = Clock()
-    with both(tmp_path, clock, ahead_s) as (ours, theirs):
-        theirs.beat(server_info(clock, boot_id="theirs"))
-
-        def pause(seconds: float) -> None:
-            clock.forward(seconds)
-            theirs.beat(server_info(clock, boot_id="theirs"))
-
-        with pytest.raises(AlreadyServing, match="on box"):
-            take_over(ours, server_info(clock, boot_id="ours"), pause)
-
-
-@pytest.mark.parametrize("ahead_s", [3600, -3600])
-def test_a_server_that_beats_no_more_is_taken_over_from_whatever_its_clock_said(tmp_path: Path, ahead_s: float) -> None:
-    clock = Clock()
-    with both(tmp_path, clock, ahead_s) as (ours, theirs):
-        theirs.beat(server_info(clock, boot_id="theirs"))
-        take_over(ours, server_info(clock, boot_id="ours"), clock.forward)
-        assert (found := ours.server()) is not None
-        assert found.boot_id == "ours"

@@ -19,6 +19,7 @@ from serving.records import Release, SlotInfo, SlotState
 from serving.registry import Registry
 from serving.rollout_section import RolloutSection
 from serving.settings import Settings
+from serving.slot_leases import SlotLeases
 from serving.slots import EngineCommand
 from serving.supervisor import Supervisor, backoff_s, wanted_releases
 from tests.fakes_keys import write_key_pair
@@ -33,9 +34,18 @@ class Stage:
     """A registry, a clock and a supervisor's settings in one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.clock = folder, Clock()
+        self.folder, self.clock, self.looks = folder, Clock(), 0
         self.registry = Registry(url_in(folder), now=self.clock)
         self.settings = Settings(home=folder / "home", reconcile_s=0.05, restart_first_s=0.05, restart_cap_s=1.0, drain_s=1.0, warm_s=300)
+
+    def look(self) -> None:
+        self.looks += 1
+
+    async def leased(self, release: Release) -> None:
+        """Until there is a wish for its slot that the supervisor has seen: a wish lasts from then."""
+        await until(lambda: release.id in self.registry.snapshot().leases)
+        looks = self.looks
+        await until(lambda: self.looks >= looks + 2)
 
     def champion(self) -> Release:
         return champion(self.registry, digest=write_model(self.folder / "a", "first"), folder=self.folder / "a")
@@ -54,7 +64,8 @@ class Stage:
 
     def play(self, story: Callable[[], Awaitable[None]], command: Command | None = None, memory: Memory | None = None) -> None:
         async def run() -> None:
-            supervisor = Supervisor(self.registry, self.settings, command or fake_engine(), now=self.clock, memory=memory)
+            of_stage = {"now": self.clock, "monotonic": self.clock.seconds, "seen": self.look}
+            supervisor = Supervisor(self.registry, self.settings, command or fake_engine(), memory=memory, **of_stage)
             running = asyncio.create_task(supervisor.run())
             try:
                 await story()
@@ -189,7 +200,7 @@ def test_promotion_keeps_the_old_slot_warm_for_a_while_and_then_stops_it(stage: 
         await until(stage.is_in(old, SlotState.READY))
         await until(stage.is_in(new, SlotState.READY))
         stage.registry.promote(new.id, EVIDENCE, "bob")
-        await until(lambda: old.id in stage.registry.snapshot().leases)
+        await stage.leased(old)
         stage.clock.forward(299)
         await asyncio.sleep(0.3)
         assert stage.is_in(old, SlotState.READY)()
@@ -209,10 +220,10 @@ def test_a_rollback_finds_the_old_slot_running_and_stops_the_bad_one(stage: Stag
         await until(stage.is_in(new, SlotState.READY))
         before = stage.slot(old)
         stage.registry.promote(new.id, EVIDENCE, "bob")
-        await until(lambda: old.id in stage.registry.snapshot().leases)
+        await stage.leased(old)
         stage.registry.release_slot(new.id)
         stage.registry.rollback("clinic", "bob", "worse")
-        await until(lambda: new.id in stage.registry.snapshot().leases)
+        await stage.leased(new)
         stage.clock.forward(3)
         await until(stage.is_in(new, None))
         stage.clock.forward(301)
@@ -274,7 +285,8 @@ def test_a_release_is_wanted_when_it_is_live_or_a_canary_or_its_lease_lasts(tmp_
     release = release_in(registry, state)
     if lease_s is not None:
         registry.want_slot(release.id, clock() + timedelta(seconds=lease_s))
-    wanted = wanted_releases(registry.snapshot(), clock())
+    snapshot = registry.snapshot()
+    wanted = wanted_releases(snapshot, SlotLeases(clock, clock.seconds).held(snapshot.leases), clock())
     assert (release.id in wanted) == (state in (State.LIVE, State.CANARY) or lease_s == 1.0)
 
 

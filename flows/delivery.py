@@ -21,7 +21,7 @@ from evaluation.records import Outcome
 from evaluation.suite_union import load_suites
 from flows.approval import this_account
 from flows.asking import temporary_key
-from flows.display import Display, plain
+from flows.display import Display, each_said_once, plain
 from flows.errors import DONE, NOT_PASSED, NoRoom, SwitchFailed
 from flows.judging import Judged
 from flows.load import LoadResult, light_load
@@ -67,7 +67,7 @@ def deliver(
     loaded = load_recipe(recipe)  # its faults are shown before anything is started
     console.print(f"[bold]{loaded.name}[/]: {loaded.model.base} → {loaded.serving.public_name}\n", highlight=False)
     use_own_prefect(settings)
-    with stages_counted() as stages:
+    with stages_counted() as stages, each_said_once():
         _while_prefect_starts(settings, loaded, recipe, requester)
         with prefect.in_use() if prefect else nullcontext():
             return _run_flows(recipe, loaded, settings, requester, approve_as, console, _Time(began or time.monotonic(), stages))

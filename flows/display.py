@@ -6,6 +6,7 @@ In a terminal the bar moves; elsewhere (a log, CI) a line appears now and then. 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +20,28 @@ from training.progress import Progress
 _NAME_WIDTH = 16
 # Everything by which a text could steer the terminal: the C0 and C1 control characters, line break and tab excepted.
 _CONTROL = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+_said: ContextVar[set[tuple[str, str]] | None] = ContextVar("ends of stages that this command has shown", default=None)
+
+
+@contextmanager
+def each_said_once() -> Iterator[None]:
+    """While the block runs, the same end of a stage is shown once: a command may come by a stage twice, as by the base model."""
+    before = _said.set(set())
+    try:
+        yield
+    finally:
+        _said.reset(before)
+
+
+def _is_news(name: str, note: str) -> bool:
+    said = _said.get()
+    if said is None or not note:
+        return True
+    new = (name, note) not in said
+    said.add((name, note))
+    return new
 
 
 def plain(text: str) -> str:
@@ -63,12 +86,14 @@ class Display:
     def finished(self, name: str, seconds: float, note: str = "") -> None:
         """One line for a stage that has ended well."""
         self.times.append((name, seconds))
-        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {seconds:6.1f} s  {plain(note)}", highlight=False, soft_wrap=True)
+        if _is_news(name, note):
+            self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {seconds:6.1f} s  {plain(note)}", highlight=False, soft_wrap=True)
 
     def reused(self, name: str, note: str) -> None:
         """One line for a stage whose inputs have not changed."""
         self.times.append((name, 0.0))
-        self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {'kept':>8}  {plain(note)}", highlight=False, soft_wrap=True)
+        if _is_news(name, note):
+            self.console.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {'kept':>8}  {plain(note)}", highlight=False, soft_wrap=True)
 
     def say(self, text: str = "") -> None:
         """A line for people, with rich markup."""

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.display import Display
+from flows.display import Display, each_said_once
 from tests.fakes_flows import printed, quiet_console
 from training.progress import Progress
 
@@ -70,3 +70,18 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end() -> None:
     with display.stage("sft") as shown:
         shown.report(Progress(1, 2, "steps", "[/nothing] is no markup"))
     assert "is no markup" in printed(console)
+
+
+def test_a_stage_that_a_command_comes_by_twice_is_shown_once_and_another_end_of_it_again() -> None:
+    """As the base model, which a first run makes while Prefect starts: the line finds it kept."""
+    console = quiet_console()
+    with each_said_once():
+        Display(console).finished("base", 61.0, "smollm2")
+        Display(console).reused("base", "smollm2")
+        Display(console).reused("base", "another")
+    Display(console).reused("base", "another")
+    assert [line.split()[1:] for line in printed(console).splitlines()] == [
+        ["base", "61.0", "s", "smollm2"],
+        ["base", "kept", "another"],
+        ["base", "kept", "another"],
+    ]

@@ -105,6 +105,7 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
     finds what it has done. Where one died while its canary went on, the canary is followed to its end.
 
     Raises:
+        RunUnderWay: the other one has not ended within the settings' `turn_timeout_s`.
         PromotionEnded: a step did not pass.
     """
     with ExitStack() as turn:
@@ -118,16 +119,26 @@ def switch(board: Switchboard, release: Release, actor: str) -> Release:
 
 
 def _take_turn(board: Switchboard, work: str, actor: str, turn: ExitStack) -> None:
-    told = False
+    began, told = time.monotonic(), False
     while True:
         try:
             turn.enter_context(board.registry.runs.held(work, actor))
             return
         except RunUnderWay as other:
+            if time.monotonic() - began >= board.settings.turn_timeout_s:
+                raise _not_waited_for(other, board.settings.turn_timeout_s) from other
             if not told:
                 board.display.say(f"  {other.what}; its end is waited for")
             told = True
             time.sleep(_TURN_S)
+
+
+def _not_waited_for(other: RunUnderWay, limit_s: float) -> RunUnderWay:
+    return RunUnderWay(
+        f"{other.what}; its end was waited for, {limit_s:g} s long",
+        why="two at once could undo what the other has done",
+        do="tunegate rollout status tells how far it is; stop it if it hangs, or raise TUNEGATE_TURN_TIMEOUT_S, and promote again",
+    )
 
 
 def _followed(board: Switchboard, release: Release) -> Release:

@@ -1,10 +1,10 @@
 """What died on the way to production: approved releases that nobody promotes, and trainings whose process was killed. Both are begun
 again without a person.
 
-An event may be lost (a trigger that Prefect's SQLite did not take, a server that was down) and a process may be killed; an approval is a
-record, so neither loses it. What people or a rollout have decided stays: a promotion that failed was told of, one that was stopped was
-meant, and a canary that was withdrawn waits. A training that died goes on where it stopped; one that dies again and again is left to
-people. Next: `operations.py`, whose `take_up` does this by the clock.
+An event may be lost (a trigger that Prefect's SQLite did not take, a server that was down) and a process may be killed or told to end, as
+when its machine is shut down; an approval is a record, so neither loses it. What people or a rollout have decided stays: a promotion that
+failed was told of, one that was stopped (Ctrl-C) or cancelled was meant, and a canary that was withdrawn waits. A training that died goes
+on where it stopped; one that dies again and again is left to people. Next: `operations.py`, whose `take_up` does this by the clock.
 """
 
 from collections.abc import Sequence, Set
@@ -28,10 +28,11 @@ from serving.run_leases import promotion_of
 
 # The event that an approval tells gets this long to start its promotion.
 GRACE = timedelta(minutes=2)
-_UNTOUCHED = (None, "run.crashed")
+_UNTOUCHED = (None, "run.crashed", "run.terminated")
 # A machine that a training brings down is not brought down by it all night.
 DEATHS_IN_A_ROW = 5
 _AHEAD = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+_CANCELLED = [StateType.CANCELLING, StateType.CANCELLED]
 
 
 def left_behind(registry: Registry, now: datetime) -> tuple[Release, ...]:
@@ -48,11 +49,11 @@ def announce_again(registry: Registry, release: Release) -> bool:
 
 
 def promotions_ahead() -> Set[str]:
-    """Releases for which Prefect has a run of `promote` that waits or goes on: a second one would find nothing to do."""
+    """Releases for which Prefect has a run of `promote` that waits or goes on, or that a person has cancelled: neither needs another."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter.model_validate({"name": {"any_": ["promote"]}}),
-            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": _AHEAD}}}),
+            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": [*_AHEAD, *_CANCELLED]}}}),
         )
     return {str(run.parameters.get("release_id")) for run in runs}
 

@@ -52,7 +52,7 @@ class RunBook:
         return run
 
     def end(self, run: Run, status: str, reason: str = "") -> None:
-        """Give it back: `finished`, `failed`, `stopped` or `crashed`."""
+        """Give it back: `finished`, `failed`, `stopped` by a person, `terminated` by SIGTERM, or `crashed`."""
         with self._database.write() as connection:
             run_leases.end(connection, run, status, reason, self._now())
 
@@ -97,7 +97,7 @@ class RunBook:
             status, reason = "failed", _in_words(error)
             raise
         except BaseException:
-            status, reason = "stopped", ""
+            status, reason = ("terminated", "its process was told to end") if heart.told_to_end else ("stopped", "")
             heart.check()
             raise
         finally:
@@ -143,18 +143,23 @@ def _in_words(error: Exception) -> str:
 
 
 class _Heart:
-    """Beats in a thread. When the lease is gone, it breaks off what the main thread does, if the lease is held there."""
+    """Beats in a thread. When the lease is gone, it breaks off what the main thread does, if the lease is held there.
+
+    `told_to_end`: SIGTERM came meanwhile, as when a machine or a worker is shut down. What it does stays with whoever handles it.
+    """
 
     def __init__(self, beat: Callable[[Run], bool], run: Run, every_s: float) -> None:
         self._beat, self._run, self._every_s = beat, run, every_s
         self._over, self._lost, self._lock = threading.Event(), False, threading.Lock()
-        self._in_main = threading.current_thread() is threading.main_thread()
+        self._in_main, self.told_to_end = threading.current_thread() is threading.main_thread(), False
         self._thread = threading.Thread(target=self._run_on, name=f"lease of {run.recipe_name}", daemon=True)
 
     def start(self) -> None:
         """Begin to beat."""
         if self._in_main:
-            self._before = signal.signal(_BREAK_OFF, _break_off)
+            self._before, self._at_sigterm = signal.signal(_BREAK_OFF, _break_off), signal.getsignal(signal.SIGTERM)
+            if callable(self._at_sigterm):  # without a handler it ends this process, and whoever looks sees that it is gone
+                signal.signal(signal.SIGTERM, self._sigterm)
         self._thread.start()
 
     def stop(self) -> None:
@@ -163,6 +168,8 @@ class _Heart:
             self._over.set()
         if self._in_main:
             signal.signal(_BREAK_OFF, self._before)
+            if signal.getsignal(signal.SIGTERM) == self._sigterm:
+                signal.signal(signal.SIGTERM, self._at_sigterm)
         self._thread.join()
 
     def check(self) -> None:
@@ -173,6 +180,11 @@ class _Heart:
                 why="another run may be at work in the same folders, and two would write over each other",
                 do="see `tunegate audit export` for who ended it; look whether this machine stood still or lost the registry; run it again",
             )
+
+    def _sigterm(self, number: int, frame: FrameType | None) -> None:
+        self.told_to_end = True
+        if callable(self._at_sigterm):
+            self._at_sigterm(number, frame)
 
     def _run_on(self) -> None:
         while not self._over.wait(self._every_s):

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     poll_s: float = Field(default=0.02, ge=0.01, le=5, description="seconds between two looks for a change in the registry")
     warm_s: float = Field(default=300.0, ge=0, le=86_400, description="seconds a retired champion stays ready for a rollback")
     start_timeout_s: float = Field(default=600.0, ge=1, le=7_200, description="seconds an engine may take to its first answer")
+    turn_timeout_s: float = Field(
+        default=3_600.0,
+        ge=0,
+        le=2_592_000,
+        description="seconds a promotion waits for another process that promotes the same release, before it says for whom and gives up",
+    )
     silent_s: float = Field(
         default=120.0,
         ge=0,

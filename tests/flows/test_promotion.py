@@ -1,6 +1,8 @@
 """From an approval to traffic: what was signed is what is switched to, nobody notices, and the way back is instant."""
 
 import asyncio
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -21,14 +23,26 @@ from flows.load import light_load
 from flows.promotion import Switchboard, check_evidence, exchange, switch, wait_until_routed
 from flows.retrying import may_heal
 from flows.serving_control import wait_for_slot
-from serving.errors import EvidenceMismatch, TransitionRefused
+from serving.errors import EvidenceMismatch, RunUnderWay, TransitionRefused
 from serving.lifecycle import State
 from serving.records import Release, SlotInfo, SlotState
 from serving.registry import Registry
 from serving.rollout_section import RolloutSection
+from serving.run_leases import promotion_of
 from serving.settings import Settings
 from serving.slots import free_port
-from tests.fakes_flows import SAFE, UNSAFE, Site, dataset, merged_model, open_small_line, quiet_console, recipe_values, write_recipe
+from tests.fakes_flows import (
+    SAFE,
+    UNSAFE,
+    Site,
+    dataset,
+    merged_model,
+    open_small_line,
+    printed,
+    quiet_console,
+    recipe_values,
+    write_recipe,
+)
 from tests.fakes_serving import EVIDENCE, STEPS, champion, slot_info, url_in
 from tests.fakes_serving import approved as signed_off
 from training.errors import RecordError
@@ -159,6 +173,24 @@ def test_after_the_switch_the_new_model_answers_and_the_slot_needs_no_lease(site
     asyncio.run(wait_until_routed(site.url, site.key, live))
     assert answering(site, "lives") == ("lives-2", SAFE)
     assert live.id not in site.registry.snapshot().leases
+
+
+def test_who_waits_for_another_promotion_gives_up_in_time_and_says_for_whom_and_since_when(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", turn_timeout_s=1)
+    with Registry(url_in(tmp_path)) as registry:
+        champion(registry)
+        release = signed_off(registry, digest="b" * 64)
+        registry.runs.begin(promotion_of(release.id), "bob")
+        board = Switchboard(settings, registry, Display(quiet_console()))
+        began = time.monotonic()
+        with pytest.raises(RunUnderWay) as gave_up:
+            switch(board, release, "ann")
+        since = rf"process {os.getpid()} on \S+, since \d{{4}}-\d\d-\d\d \d\d:\d\d UTC; its end was waited for, 1 s long"
+        assert re.search(f"a promotion of clinic-2 is under way: {since}", gave_up.value.what)
+        assert "TUNEGATE_TURN_TIMEOUT_S" in (gave_up.value.do or "")
+        assert time.monotonic() - began >= 1
+        assert "its end is waited for" in printed(board.display.console)
+        assert registry.release(release.id).state is State.APPROVED
 
 
 @pytest.fixture(scope="module")

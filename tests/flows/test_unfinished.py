@@ -1,5 +1,7 @@
 """Which approved releases are told of again: those that nobody promotes, though nobody has decided so."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -47,6 +49,25 @@ def ends(registry: Registry, error: BaseException) -> None:
         raise error
 
 
+def is_told_to_end(registry: Registry) -> None:
+    """Its process gets SIGTERM, and its handler ends it as Prefect's and the command line's do."""
+    is_approved(registry)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt), registry.runs.held(promotion_of(RELEASE), "ann"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 10)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_told_to_end_and_then_fails(registry: Registry) -> None:
+    is_told_to_end(registry)
+    with suppress(TunegateError), registry.runs.held(promotion_of(RELEASE), "ann"):
+        raise TunegateError("no")
+
+
 def dies(registry: Registry) -> None:
     is_approved(registry)
     registry.runs.begin(promotion_of(RELEASE), "ann", GONE)
@@ -83,13 +104,30 @@ def is_live(registry: Registry) -> None:
         (dies, timedelta(0), True),
         (dies, GRACE, True),
         (dies_twice, GRACE, True),
+        (is_told_to_end, GRACE, True),
+        (is_told_to_end_and_then_fails, GRACE, False),
         (goes_on, GRACE, False),
         (lambda registry: ends(registry, TunegateError("no")), GRACE, False),
         (lambda registry: ends(registry, KeyboardInterrupt()), GRACE, False),
         (is_withdrawn_after_its_process_died, GRACE, False),
         (is_live, GRACE, False),
     ],
-    ids=["new", "lost", "later", "expired", "died-at-once", "died", "died-twice", "goes-on", "failed", "stopped", "withdrawn", "live"],
+    ids=[
+        "new",
+        "lost",
+        "later",
+        "expired",
+        "died-at-once",
+        "died",
+        "died-twice",
+        "told-to-end",
+        "then-failed",
+        "goes-on",
+        "failed",
+        "stopped",
+        "withdrawn",
+        "live",
+    ],
 )
 def test_what_is_promoted_without_a_person(
     registry: Registry, clock: Clock, happened: Callable[[Registry], None], after: timedelta, is_left: bool

@@ -2,22 +2,22 @@
 
 Closing: no new connections are taken, so those that wait at the socket go to whoever else listens on it; each connection's next answer
 is its last and says so; then, after the time to drain, what is left is cut. Knows nothing of what a request asks for.
-Next: `gateway_connection.py`.
+Next: `gateway_connection.py`; `gateway_tls.py`, the certificate.
 """
 
 import asyncio
 import socket
-import ssl
 from time import monotonic
 from typing import Protocol, cast
 
-from serving.errors import SettingsError
 from serving.gateway_commons import Crowd, CrowdHere
 from serving.gateway_connection import CallerConnection, Desk, WireLimits
+from serving.gateway_tls import Certificate
 from serving.settings import Settings
 
 _SWEEP_S = 0.1
 _PAUSED_S = 0.3
+_LOOK_S = 1.0
 # Longer than the usual 60 s of front proxies, so that they close idle connections first and never write into a closing one.
 _KEEP_ALIVE_S = 75.0
 _FULL = b'{"error":{"message":"too many connections","type":"server_error","param":null,"code":"too_many_connections"}}'
@@ -44,7 +44,7 @@ class Door:
         self._limits = WireLimits(
             settings.max_head_bytes, settings.max_body_bytes, settings.head_timeout_s, settings.body_timeout_s, _KEEP_ALIVE_S
         )
-        self._tls = tls_context(settings)
+        self._certificate = Certificate(settings)
         self._connections: set[CallerConnection] = set()
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -52,8 +52,9 @@ class Door:
     async def open(self, listener: socket.socket) -> None:
         """Take callers from `listener` from now on."""
         loop = asyncio.get_running_loop()
-        handshake_s = self._limits.head_s if self._tls else None
-        self._server = await loop.create_server(self._meet, sock=listener, ssl=self._tls, ssl_handshake_timeout=handshake_s)
+        tls = self._certificate.context
+        handshake_s = self._limits.head_s if tls else None
+        self._server = await loop.create_server(self._meet, sock=listener, ssl=tls, ssl_handshake_timeout=handshake_s)
         self._sweeping = asyncio.create_task(self._sweep(), name="gateway clock")
 
     async def close(self, within_s: float) -> None:
@@ -78,7 +79,7 @@ class Door:
         return CallerConnection(self._gateway, self._limits, self._connections)
 
     async def _sweep(self) -> None:
-        paused = False
+        paused, looked_s = False, monotonic()
         while True:
             before_s = monotonic()
             await asyncio.sleep(_SWEEP_S)
@@ -92,6 +93,9 @@ class Door:
                 connection.sweep(now_s)
             self._crowd.are_here(len(self._connections))
             self._gateway.sweep(now_s)
+            if now_s - looked_s > _LOOK_S:
+                looked_s = now_s
+                self._certificate.look()
 
 
 class _TurnedAway(asyncio.Protocol):
@@ -101,25 +105,3 @@ class _TurnedAway(asyncio.Protocol):
         writer = cast(asyncio.Transport, transport)
         writer.write(b"%bcontent-length: %d\r\n\r\n%b" % (_FULL_HEAD, len(_FULL), _FULL))
         writer.close()
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """How to speak HTTPS; None without a certificate.
-
-    Raises:
-        SettingsError: the files cannot be used.
-    """
-    if settings.tls_certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"TUNEGATE_TLS_CERTIFICATE={settings.tls_certificate} and TUNEGATE_TLS_KEY={settings.tls_key} cannot be used: {error}",
-            why="the gateway would have to speak HTTP where HTTPS was asked for",
-            do="give a PEM certificate (chain) and its PEM key without a passphrase, readable by this user; or unset both",
-        ) from error
-    return context

@@ -20,10 +20,10 @@ from time import monotonic
 from pydantic import ValidationError
 
 from serving.errors import ServerError
-from serving.gateway_door import tls_context
 from serving.gateway_house import OwnHouse
 from serving.gateway_ledger import Ledger
 from serving.gateway_talk import MOST_LINE_BYTES, Answer, Said, Terms, spelled_out
+from serving.gateway_tls import tls_context
 from serving.keeping import Kept
 from serving.metrics import CallerMetrics
 from serving.metrics_workers import WorkersMetrics

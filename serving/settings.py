@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     )
     outside_key: SecretStr = Field(default=SecretStr(""), description="key that such an engine asks for; empty: none")
 
-    tls_certificate: Path | None = Field(default=None, description="PEM file; with tls_key the gateway speaks HTTPS, without them HTTP")
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file; with tls_key the gateway speaks HTTPS, without them HTTP; read again when it changes"
+    )
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key, without a passphrase")
 
     signing_key: Path | None = Field(

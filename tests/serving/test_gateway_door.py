@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
 from serving.errors import SettingsError
-from serving.gateway_door import tls_context
+from serving.gateway_tls import tls_context
 from serving.settings import Settings
 from tests.fakes_gateway import CHAT, KEY, becomes, one_slot, settings_for_tests
 from tests.fakes_gateway_slot import Behaviour, FakeSlot
@@ -137,6 +138,31 @@ async def test_with_a_certificate_it_speaks_https_and_nothing_else(tmp_path: Pat
             assert not stream or await response.read() == b"".join(slot.events({}))
         with pytest.raises(aiohttp.ClientError):
             await stack.client.get(stack.url + "/health")
+
+
+async def shown(url: str) -> bytes:
+    """The certificate that a new caller gets to see."""
+    port = urlsplit(url).port
+    return ssl.PEM_cert_to_DER_cert(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=5))
+
+
+async def test_a_renewed_certificate_is_shown_to_new_callers_and_costs_nobody_who_is_there_an_answer(tmp_path: Path) -> None:
+    """Renewed as programs do it: the certificate, and a moment later the key. Between the two nothing fits, and the old one stays."""
+    (tmp_path / "renewed").mkdir()
+    (cert, key), (renewed, its_key) = certificate(tmp_path), certificate(tmp_path / "renewed")
+    before, after = (ssl.PEM_cert_to_DER_cert(file.read_text()) for file in (cert, renewed))
+    trust = ssl.create_default_context(cafile=str(cert))
+    async with one_slot(Behaviour(chunks=20, chunk_gap_s=0.2), tls_certificate=cert, tls_key=key) as (stack, slot):
+        url, headers = stack.url.replace("http:", "https:") + "/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+        async with stack.client.post(url, json={**CHAT, "stream": True}, headers=headers, ssl=trust) as stream:
+            renewed.replace(cert)
+            await asyncio.sleep(1.5)
+            assert await shown(stack.url) == before
+            its_key.replace(key)
+            async with asyncio.timeout(10):
+                while await shown(stack.url) != after:
+                    await asyncio.sleep(0.1)
+            assert await stream.read() == b"".join(slot.events({}))
 
 
 def test_one_half_of_a_certificate_is_refused(tmp_path: Path) -> None:

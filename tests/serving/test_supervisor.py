@@ -364,6 +364,30 @@ def test_with_a_public_key_a_model_waits_for_a_signature_that_holds(stage: Stage
     stage.play(story)
 
 
+@pytest.mark.parametrize("what", ["a byte", "the signature"])
+def test_an_engine_that_crashes_does_not_come_back_over_files_that_were_altered_while_it_ran(stage: Stage, what: str) -> None:
+    private, public = write_key_pair(stage.folder / "keys")
+    stage.settings = stage.settings.model_copy(update={"verify_key": public})
+    release, starts = stage.champion(), list[int]()
+    sign_model(release.model_dir, private)
+
+    def command(release: Release, port: int) -> EngineCommand:
+        starts.append(port)
+        return fake_engine()(release, port)
+
+    async def story() -> None:
+        await until(stage.is_in(release, SlotState.READY))
+        if what == "a byte":
+            (release.model_dir / "model.safetensors").write_text("firsu")
+        else:
+            sign_model(release.model_dir, write_key_pair(stage.folder / "others")[0])
+        processes_of(stage.slot(release))[1].kill()
+        await until(lambda: ("other bytes" if what == "a byte" else "Key mismatch") in reason_of(stage, release))
+        assert (stage.is_in(release, SlotState.FAILED)(), len(starts)) == (True, 1)
+
+    stage.play(story, command)
+
+
 def reason_of(stage: Stage, release: Release) -> str:
     slot = stage.slot(release)
     return slot.reason if slot else ""

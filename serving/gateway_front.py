@@ -136,7 +136,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def stop_on_signal() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT. A second one is not caught: the process dies."""
+    """Set by SIGTERM, SIGINT and SIGHUP. A second one of the first two is not caught: the process dies.
+
+    Several gateway workers are exchanged at SIGHUP instead; a lone one must not die of it, with all its streams.
+    """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def end(number: signal.Signals) -> None:
@@ -145,7 +148,7 @@ def stop_on_signal() -> asyncio.Event:
         for caught in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(caught)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, end, number)
     return stop
 

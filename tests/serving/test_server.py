@@ -167,13 +167,14 @@ def test_an_engine_exchanged_in_place_under_load_loses_no_request_and_never_runs
     assert max(beside) == 1
 
 
-def test_a_signal_lets_streams_finish_stops_engines_and_exits_with_0(site: Site) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP], ids=lambda sent: sent.name)
+def test_a_signal_lets_streams_finish_stops_engines_and_exits_with_0(site: Site, sent: signal.Signals) -> None:
     """20 words at 0.1 s are 2 s; the signal comes after about 0.5 s."""
 
     async def story(server: subprocess.Popen[str]) -> tuple[int, str, str]:
         answer = asyncio.create_task(ask(site.port, site.secret, words=20, stream=True))
         await asyncio.sleep(0.5)
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(sent)
         await asyncio.sleep(0.3)
         with pytest.raises(aiohttp.ClientConnectionError):
             await ask(site.port, site.secret)

@@ -22,6 +22,7 @@ from tests.fakes_flows import ROOT, until
 START_S = 180.0
 # Each look is a query that the server answers instead of working.
 POLL_S = 0.5
+WORKER = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "tunegate", "--type", "process")
 
 
 def as_alertmanager(alert: Alert) -> dict[str, Any]:
@@ -103,8 +104,7 @@ class PrefectServer:
     def worker(self, env: Mapping[str, str]) -> Iterator[None]:
         """A worker that looks for work every half second."""
         log = (self.folder / "worker.log").open("wb")
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "tunegate", "--type", "process"]
-        process = subprocess.Popen(command, cwd=self.folder, env={**self.env, **env}, stdout=log, stderr=log)
+        process = subprocess.Popen(WORKER, cwd=self.folder, env={**self.env, **env}, stdout=log, stderr=log)
         try:
             yield
         finally:
@@ -113,9 +113,8 @@ class PrefectServer:
             log.close()
 
 
-@contextmanager
-def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[PrefectServer]:
-    """A server while the block runs."""
+def new_server(folder: Path, database_url: str | None = None) -> tuple[PrefectServer, tuple[str, ...]]:
+    """A server that is to be, and the command that starts it, in its environment and its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
@@ -130,21 +129,28 @@ def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[Pr
         "PREFECT_API_DATABASE_CONNECTION_URL": database_url or f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     }
-    env = {**os.environ, **own}
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    return PrefectServer(url, {**os.environ, **own}, folder), command
+
+
+@contextmanager
+def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[PrefectServer]:
+    """A server while the block runs."""
+    server, command = new_server(folder, database_url)
     log = (folder / "server.log").open("wb")
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    process = subprocess.Popen(command, cwd=folder, env=server.env, stdout=log, stderr=log)
     try:
-        until(lambda: _answers(url) or process.poll() is not None, START_S, 0.2)
+        until(lambda: answers(server.url) or process.poll() is not None, START_S, 0.2)
         assert process.poll() is None, (folder / "server.log").read_text(encoding="utf-8")[-2000:]
-        yield PrefectServer(url, env, folder)
+        yield server
     finally:
         process.terminate()
         process.wait(60)
         log.close()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server is up."""
     try:
         return httpx.get(f"{url}/health", timeout=2).status_code == 200
     except httpx.HTTPError:

@@ -68,13 +68,18 @@ class Home:
         subprocess.run([sys.executable, "-m", "flows.cli", "stop"], env=self.environment, check=True, capture_output=True, timeout=180)
 
     def digests(self) -> dict[str, str]:
-        """Stage folder without its key -> digest of the record in it."""
-        found = {}
-        for record in sorted((self.folder / "runs").glob("*/*/record.json")):
-            stage = record.parent.name.split("-")[0]
-            if stage in RECORDS:
-                found[stage] = json.loads(record.read_text(encoding="utf-8"))["digest"]
-        return found
+        """See the function of that name."""
+        return digests(self.folder)
+
+
+def digests(home: Path) -> dict[str, str]:
+    """Stage folder without its key -> digest of the record in it."""
+    found = {}
+    for record in sorted((home / "runs").glob("*/*/record.json")):
+        stage = record.parent.name.split("-")[0]
+        if stage in RECORDS:
+            found[stage] = json.loads(record.read_text(encoding="utf-8"))["digest"]
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,36 +10,26 @@ ten minutes.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from flows.registering import Environments, Limits, register
-from serving.keys import Scope
 from serving.lifecycle import State
-from serving.registry import Registry
-from serving.settings import Settings
-from serving.slots import free_port
+from tests.benchmarks.whole_system import Callers, Place
 from tests.fakes_flows import ROOT, until
 from tests.fakes_postgres import postgres_cluster
 from tests.fakes_prefect import POLL_S, PrefectServer, prefect_server
 from tests.flows.test_deployed import approve_over_http, moment, shipped
 
 CLINIC = ROOT / "flows" / "recipes" / "clinic_en"
-CALLERS, LONGEST_S = 3, 1500.0
-QUESTIONS = ("How do I store insulin?", "My one-year-old has a fever of 39 °C.", "Is it safe to take ibuprofen with alcohol?")
+LONGEST_S = 1500.0
 
 
 @dataclass
@@ -53,59 +43,6 @@ class Diary:
         """Write it down and say it."""
         self.lines.append((((at or datetime.now(UTC)) - self.began).total_seconds(), what))
         print(f"{self.lines[-1][0]:8.1f} s  {what}", flush=True)
-
-
-class Place:
-    """A home of its own on free ports."""
-
-    def __init__(self, home: Path, prefect_url: str) -> None:
-        home.mkdir(parents=True)
-        self.settings = Settings(home=home, port=free_port())
-        self.registry = Registry(self.settings.database_url)
-        self.url = f"http://127.0.0.1:{self.settings.port}"
-        self.environment = {"TUNEGATE_HOME": str(home), "TUNEGATE_PORT": str(self.settings.port), "PREFECT_API_URL": prefect_url}
-        _, self.key = self.registry.create_key("callers", [Scope.INFER])
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """`tunegate serve`, until the block ends."""
-        command = [sys.executable, "-m", "flows.cli", "serve"]
-        log = (self.settings.home / "serve.log").open("wb")
-        server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            server.terminate()
-            server.wait(120)
-            log.close()
-
-
-@dataclass
-class Callers:
-    """Ask without pause until the block ends; `seen` counts (status, release)."""
-
-    place: Place
-    seen: Counter[tuple[int, str]] = field(default_factory=Counter)
-    enough: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> "Callers":
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CALLERS)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.enough.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        headers = {"Authorization": f"Bearer {self.place.key.get_secret_value()}"}
-        with httpx.Client(base_url=self.place.url, headers=headers, timeout=120) as client:
-            while not self.enough.is_set():
-                said = [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}]
-                answer = client.post("/v1/chat/completions", json={"model": "clinic", "messages": said, "max_tokens": 40})
-                self.seen[answer.status_code, answer.headers.get("x-tunegate-release", "-")] += 1
 
 
 def main() -> int:
@@ -128,7 +65,7 @@ def record(folder: Path, prefect: PrefectServer, epochs: float) -> int:
     data.write_text("".join(rows[:200]), encoding="utf-8")
     recipe = write_recipe(folder / "recipe.yaml", data, epochs)
     register(shipped(folder, recipe, datetime.now(UTC) + timedelta(seconds=5)), Limits(), Environments(place.environment))
-    with place.serving(), prefect.worker({}):
+    with place.service(os.environ).running(), prefect.worker({}):
         wait(lambda: any(run["state_type"] == "COMPLETED" for run in prefect.runs("look-for-data")))
         with data.open("a", encoding="utf-8") as file:
             file.write("".join(rows[200:]))
@@ -147,8 +84,8 @@ def record(folder: Path, prefect: PrefectServer, epochs: float) -> int:
             if step.at > diary.began:
                 diary.note(f"{step.from_state} → {step.to_state} by {step.actor}: {step.reason}", step.at)
     print_stages(prefect, run)
-    print("callers:", ", ".join(f"{status} from {name}: {count}" for (status, name), count in sorted(callers.seen.items())))
-    return 0 if {status for status, _ in callers.seen} == {200} else 1
+    print("callers:", ", ".join(f"{came} from {name}: {count}" for (came, name), count in sorted(callers.seen.items())))
+    return 0 if {came for came, _ in callers.seen} == {"answer"} else 1
 
 
 def write_recipe(path: Path, data: Path, epochs: float) -> Path:

@@ -61,15 +61,19 @@ def told_site(server: PrefectServer, tmp_path: Path) -> Iterator[Site]:
     made.registry.close()
 
 
-def shipped(folder: Path, recipe: Path, at: datetime) -> DeploymentFile:
-    """deploy/prefect.yaml for another recipe, whose data is looked at from `at` on, which a slow machine may miss, and then again."""
+def shipped(
+    folder: Path, recipe: Path, at: datetime, *, looking: str = "look_for_data", rule: str = "FREQ=MINUTELY;COUNT=5"
+) -> DeploymentFile:
+    """deploy/prefect.yaml for another recipe, of whose schedules only that of `looking` is left: from `at` on, which a slow machine may
+    miss, and then again.
+    """
     values: Any = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text(encoding="utf-8"))
     for each in values["deployments"]:
         if "recipe" in each.get("parameters", {}):
             each["parameters"]["recipe"] = str(recipe)
         each.pop("schedules", None)
-        if each["entrypoint"].endswith("look_for_data"):
-            each["schedules"] = [{"rrule": f"DTSTART:{at:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=MINUTELY;COUNT=5"}]
+        if each["entrypoint"].endswith(looking):
+            each["schedules"] = [{"rrule": f"DTSTART:{at:%Y%m%dT%H%M%SZ}\nRRULE:{rule}"}]
         for trigger in each.get("triggers", []):
             if "tunegate.recipe" in trigger.get("match", {}):
                 trigger["match"] = {"tunegate.recipe": load_recipe(recipe).name}

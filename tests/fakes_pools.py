@@ -4,6 +4,10 @@ Nothing here can run a container: what Docker would be given is compared with wh
 """
 
 import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +19,7 @@ from prefect.workers.base import BaseJobConfiguration
 from flows.deployments import Deployment
 from flows.registering import Environments, variables_of
 from flows.work_pools import template_of, worker_of
-from tests.fakes_flows import recipe_values, write_recipe
+from tests.fakes_flows import ROOT, recipe_values, write_recipe
 
 HOME = "/var/lib/tunegate"
 
@@ -69,3 +73,17 @@ def configured(deployment: Deployment) -> BaseJobConfiguration:
         return found
 
     return asyncio.run(made())
+
+
+def run_as_a_node_would(job: Any, secrets: Mapping[str, Mapping[str, str]], folder: Path) -> str:
+    """A Job's command with the Job's environment, but as a process of this machine; what it wrote, once it has ended well."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    for source in container["envFrom"]:
+        env |= secrets[source["secretRef"]["name"]]
+    image = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])), "PYTHONPATH": str(ROOT)}
+    scratch = {"HOME": str(folder), "PREFECT_HOME": str(folder / "scratch")}  # a pod's /tmp is its own
+    command = [*container["command"], *container["args"]]
+    done = subprocess.run(command, env={**image, **env, **scratch}, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

@@ -94,9 +94,13 @@ class PrefectServer:
         return sum(any(each.get("prefect.resource.name") == of for each in event["related"]) for event in found["events"])
 
     def wait_for_run(self, flow: str, state: str = "COMPLETED") -> dict[str, Any]:
-        """The oldest run of a flow, once it has ended."""
-        until(lambda: any(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for run in self.runs(flow)), 300, POLL_S)
-        run = self.runs(flow)[0]
+        """The oldest run of a flow that has ended, once there is one; where all is slow, the next may be submitted before it starts."""
+
+        def ended() -> list[dict[str, Any]]:
+            return [run for run in self.runs(flow) if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")]
+
+        until(lambda: bool(ended()), 300, POLL_S)
+        run = ended()[0]
         assert run["state_type"] == state, run["state"]
         return run
 

@@ -32,7 +32,7 @@ from serving.lifecycle import State
 from serving.records import Release
 from tests.fakes_cluster import FakeCluster, fake_cluster
 from tests.fakes_flows import ROOT, SAFE, QuickStages, Site, finish_training, open_small_line, recipe_values, until, write_recipe
-from tests.fakes_pools import in_docker, on_cluster, recipe_in
+from tests.fakes_pools import in_docker, on_cluster, recipe_in, run_as_a_node_would
 from tests.fakes_postgres import postgres_cluster
 from tests.fakes_prefect import POLL_S, PrefectServer, as_alertmanager, prefect_server
 from training.errors import InputError
@@ -142,7 +142,7 @@ def test_pools_of_every_type_are_made_and_prefects_worker_has_a_cluster_run_a_jo
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect's own worker takes a run from the server and hands it to an API that enforces Kubernetes' schemas, with the rights that
-    its role in deploy/kubernetes/stages gives it. No container runs."""
+    its role in deploy/kubernetes/stages gives it. No container runs: the Job's command does, with the Job's environment."""
     monkeypatch.setenv("PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED", "false")
     cluster, pid = asyncio.run(run_in_a_cluster(tmp_path))
     made = {pool["name"]: pool["type"] for pool in server.post("/work_pools/filter", {})}
@@ -163,7 +163,7 @@ def test_a_pool_that_is_there_with_another_type_or_another_template_is_left_alon
         register(three_pools(tmp_path, suffix="-old"), Limits(), Environments())
     shown = str(caught.value)
     assert "containers-old: it is of the type process, and the file says docker" in shown
-    assert "trainings-old: retrain/in-jobs: gpus: the base job template has no variable 'gpus'" in shown
+    assert "trainings-old: look-for-data/in-jobs: gpus: the base job template has no variable 'gpus'" in shown
     assert server.post("/deployments/count", {}) == before
 
 
@@ -174,7 +174,7 @@ def three_pools(folder: Path, suffix: str = "", **of_cluster: Any) -> Deployment
         "in-containers": in_docker(folder),
         "in-jobs": on_cluster(folder, **of_cluster),
     }
-    one = {"entrypoint": "flows.pipeline.retrain", "parameters": {"recipe": str(recipe_in(folder)), "requester": "ann"}}
+    one = {"entrypoint": "flows.operations.look_for_data", "parameters": {"recipe": str(recipe_in(folder))}}
     values = [one | {"name": name, "work_pool": pool | {"name": pool["name"] + suffix}} for name, pool in pools.items()]
     path = folder / "pools.yaml"
     path.write_text(yaml.safe_dump({"name": "tunegate", "deployments": values}), encoding="utf-8")
@@ -182,14 +182,18 @@ def three_pools(folder: Path, suffix: str = "", **of_cluster: Any) -> Deployment
 
 
 async def run_in_a_cluster(folder: Path) -> tuple[FakeCluster, str]:
-    """What a cluster was asked for by Prefect's worker, which begins a run and kills it; and what Prefect calls the run's Job."""
+    """What a cluster was asked for by Prefect's worker, which begins a run and takes its Job away; and what Prefect calls that."""
     async with fake_cluster() as cluster, get_client() as client:
         file = three_pools(folder, cluster_config={"config": cluster.as_seen_by(folder), "context_name": "fake"})
         await asyncio.to_thread(register, file, Limits(), Environments())
-        deployment = await client.read_deployment_by_name("retrain/in-jobs")
+        deployment = await client.read_deployment_by_name("look-for-data/in-jobs")
         asked = await client.create_flow_run_from_deployment(deployment.id)
         worker = KubernetesWorker(work_pool_name="trainings")
         await worker.start(run_once=True)
+        (job,) = [each for (resource, _), each in cluster.objects.items() if resource == "jobs"]
+        secrets = {"stages": {"TUNEGATE_REGISTRY_URL": f"sqlite:///{folder / 'registry.db'}"}}
+        await asyncio.to_thread(run_as_a_node_would, job, secrets, folder)
+        assert (await client.read_flow_run(asked.id)).state_type == "COMPLETED"
         pid = (await client.read_flow_run(asked.id)).infrastructure_pid or ""
         template = (await client.read_work_pool("trainings")).base_job_template
         configuration = await worker.job_configuration.from_template_and_values(template, deployment.job_variables, client=client)

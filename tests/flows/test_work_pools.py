@@ -184,7 +184,7 @@ def test_a_job_that_prefects_worker_would_submit_fits_kubernetes_schema(tmp_path
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}, "requests": {"memory": "64Gi"}}
-    assert (container["command"], container["image"]) == (["/usr/bin/env"], "tunegate:gpu")
+    assert (container["command"][0], container["args"][0], container["image"]) == ("/usr/bin/env", "prefect", "tunegate:gpu")
     assert pod["nodeSelector"] == {"gpu": "true"}
     assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("stage", False)
     assert job["spec"]["ttlSecondsAfterFinished"] == 3600
@@ -220,7 +220,8 @@ def test_what_docker_would_be_given_is_what_docker_py_takes(tmp_path: Path) -> N
     assert config["DeviceRequests"] == [DeviceRequest(driver="nvidia", count=1, capabilities=[["gpu"]])]
     assert (config["CapDrop"], config["SecurityOpt"], config["Init"]) == (["ALL"], ["no-new-privileges:true"], True)
     assert (config["ShmSize"], config["Memory"]) == (2 << 30, 64 << 30)
-    assert (given["entrypoint"], given["volumes"], given["privileged"]) == (["/usr/bin/env"], [f"{tmp_path}:{tmp_path}"], False)
+    assert (given["entrypoint"], given["command"].split()[0]) == (["/usr/bin/env"], "prefect")
+    assert (given["volumes"], given["privileged"]) == ([f"{tmp_path}:{tmp_path}"], False)
 
 
 def test_a_store_is_told_to_containers_where_it_is_an_address_and_no_folder() -> None:

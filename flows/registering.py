@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType, WorkPool
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger, EventTrigger, Posture, ResourceSpecification
@@ -27,7 +27,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows.deployments import Deployment, DeploymentFile, Schedule, Trigger
 from flows.errors import PrefectUnreachable
 from flows.job_variables import misfits
-from flows.work_pools import Pool, template_of, with_scratch
+from flows.work_pools import Pool, PoolType, template_of, with_scratch, worker_of
 from training.errors import InputError
 
 HEARTBEAT_S = 30
@@ -94,7 +94,7 @@ async def _register(file: DeploymentFile, limits: Limits, environment: Environme
                 do="name another pool, or remove that one: prefect work-pool delete NAME; nothing was registered",
             )
         for name, pool in sorted(pools.items()):
-            await _have_pool(client, pool, limits, is_there=name in known)
+            await _have_pool(client, pool, limits, known.get(name))
         await _have_gone_runs_ended(client, silence_s)
     for deployment in file.deployments:
         await _runner_deployment(deployment, environment).aapply()
@@ -116,13 +116,21 @@ def _pool_faults(deployment: Deployment, known: WorkPool | None) -> Iterator[str
     if known.type != pool.type:
         yield f"{pool.name}: it is of the type {known.type}, and the file says {pool.type}"
         return
-    for loc, told in misfits(known.base_job_template, variables_of(deployment, Environments())):
+    template = template_of(pool.type) if _is_untouched(known, pool.type) else known.base_job_template
+    for loc, told in misfits(template, variables_of(deployment, Environments())):
         yield f"{pool.name}: {deployment.flow.name}/{deployment.name}: {'.'.join(map(str, loc))}: {told}"
 
 
-async def _have_pool(client: PrefectClient, pool: Pool, limits: Limits, *, is_there: bool) -> None:
-    if not is_there:
-        template = template_of(pool.type)
+def _is_untouched(known: WorkPool, kind: PoolType) -> bool:
+    """Whether a pool is as its worker makes it that starts before anything is registered: nobody has set anything."""
+    return known.base_job_template in ({}, worker_of(kind).get_default_base_job_template())
+
+
+async def _have_pool(client: PrefectClient, pool: Pool, limits: Limits, known: WorkPool | None) -> None:
+    template = template_of(pool.type)
+    if known is not None and _is_untouched(known, pool.type):
+        await client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
+    if known is None:
         with suppress(ObjectAlreadyExists):  # made by somebody else this moment
             await client.create_work_pool(WorkPoolCreate(name=pool.name, type=pool.type, base_job_template=template))
     for queue, limit in vars(limits).items():

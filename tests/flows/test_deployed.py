@@ -5,6 +5,7 @@ Training is finished beforehand; everything else is real but the engines' answer
 """
 
 import asyncio
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,6 +145,7 @@ def test_pools_of_every_type_are_made_and_prefects_worker_has_a_cluster_run_a_jo
     """Prefect's own worker takes a run from the server and hands it to an API that enforces Kubernetes' schemas, with the rights that
     its role in deploy/kubernetes/stages gives it. No container runs: the Job's command does, with the Job's environment."""
     monkeypatch.setenv("PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED", "false")
+    server.post("/work_pools/", {"name": "trainings", "type": "kubernetes", "base_job_template": as_its_worker_makes_it()})
     cluster, pid = asyncio.run(run_in_a_cluster(tmp_path))
     made = {pool["name"]: pool["type"] for pool in server.post("/work_pools/filter", {})}
     assert made.items() >= {("beside", "process"), ("containers", "docker"), ("trainings", "kubernetes")}
@@ -155,7 +157,8 @@ def test_pools_of_every_type_are_made_and_prefects_worker_has_a_cluster_run_a_jo
 
 
 def test_a_pool_that_is_there_with_another_type_or_another_template_is_left_alone(server: PrefectServer, tmp_path: Path) -> None:
-    template = KubernetesWorker.get_default_base_job_template()
+    template = as_its_worker_makes_it()
+    template["variables"]["properties"]["namespace"]["default"] = "somebody's"
     server.post("/work_pools/", {"name": "trainings-old", "type": "kubernetes", "base_job_template": template})
     server.post("/work_pools/", {"name": "containers-old", "type": "process"})
     before = server.post("/deployments/count", {})
@@ -165,6 +168,12 @@ def test_a_pool_that_is_there_with_another_type_or_another_template_is_left_alon
     assert "containers-old: it is of the type process, and the file says docker" in shown
     assert "trainings-old: look-for-data/in-jobs: gpus: the base job template has no variable 'gpus'" in shown
     assert server.post("/deployments/count", {}) == before
+
+
+def as_its_worker_makes_it() -> dict[str, Any]:
+    """The template of a pool whose worker was there before its first deployment."""
+    made: dict[str, Any] = copy.deepcopy(KubernetesWorker.get_default_base_job_template())
+    return made
 
 
 def three_pools(folder: Path, suffix: str = "", **of_cluster: Any) -> DeploymentFile:

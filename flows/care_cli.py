@@ -50,17 +50,18 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove folders of old runs that nothing needs. Champions, their predecessors and all that waits or runs keep everything."""
+    """Remove old runs and stored models that nothing needs. Champions, their predecessors and all that waits or runs keep everything."""
     import getpass
 
     from flows.pruning import prune as remove
     from flows.serving_control import open_registry
+    from serving.artefact_store import store_of
     from serving.settings import load_settings
 
     settings = load_settings()
     with open_registry(settings) as registry:
-        budget = None if budget_gb is None else budget_gb * _GB
-        found = remove(settings.home, registry, keep, getpass.getuser(), dry_run=dry_run, budget_bytes=budget)
+        budget, who = None if budget_gb is None else budget_gb * _GB, getpass.getuser()
+        found = remove(settings.home, registry, keep, who, dry_run=dry_run, budget_bytes=budget, store=store_of(settings))
     if as_json:
         rows = [{"path": str(each.path), "size_bytes": each.size_bytes, "why": each.why} for each in found]
         typer.echo(json.dumps({"dry_run": dry_run, "removed": rows}, indent=2))
@@ -68,4 +69,4 @@ def prune(
     for each in found:
         console.print(f"{each.size_bytes / _MB:>9.1f} MB  {plain(str(each.path))}  {each.why}", highlight=False, soft_wrap=True)
     freed = sum(each.size_bytes for each in found) / _MB
-    console.print(f"{'would free' if dry_run else 'freed'} {freed:.1f} MB in {len(found)} folders", highlight=False)
+    console.print(f"{'would free' if dry_run else 'freed'} {freed:.1f} MB in {len(found)} places", highlight=False)

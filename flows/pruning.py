@@ -2,18 +2,25 @@
 
 Kept are the champion, the release that a rollback would bring back, whatever is a candidate, waits, is approved or is a canary, whatever
 has a slot, all that these were made of and judged by, everything of a recipe that runs, and the newest of each stage. Evidence (verdicts,
-cases, reviews) and base models are never removed. A folder is first moved aside in one step and then removed, so a kill leaves each
-either whole or in `trash`, which the next pruning empties. Next: `stages.py`, which makes the folders.
+cases, reviews) and base models are never removed. In the store of artefacts the models of such releases stay, and whatever this registry
+does not know; while anything runs, all of it does. Kept answers cannot be made again: they go only where a budget asks for it and all
+else is not enough. A folder is first moved aside in one step and then removed, so a kill leaves each either whole or in `trash`, which the
+next pruning empties. The audit log names all that went. Next: `stages.py`, which makes the folders.
 """
 
+import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cases import case_folder, read_case
+from serving.artefact_store import ArtefactStore, StoredModel
+from serving.audit_log import Entry
+from serving.errors import StoreError
 from serving.lifecycle import State
 from serving.records import Release
 from serving.registry import Registry
@@ -22,34 +29,53 @@ from training.errors import RecordError
 from training.practice.course import CURVES_SUFFIX, TENSORBOARD_SUFFIX
 from training.records import RECORD_NAME, AdapterArtifact, MergedModel
 
+_log = logging.getLogger(__name__)
+
 STAGES = ("prepare", "sft", "preference", "reward", "online", "merge", "render")
 TRASH = "trash"
 _NEEDED = frozenset({State.CANDIDATE, State.AWAITING_APPROVAL, State.APPROVED, State.CANARY, State.LIVE})
 _CHECKPOINTS = "checkpoints"
+_KEPT = "kept"
+# A gateway writes to a file of kept answers for an hour at most.
+_WRITTEN_S = 7_200.0
 _BESIDE = (".log", ".request.json", CURVES_SUFFIX)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A folder that is not needed. `size_bytes` is what its files take."""
+    """A folder, a model in the store or a file of kept answers that is not needed. `made_s` is its age as a time, to take the oldest."""
 
-    path: Path
+    path: Path | StoredModel
     size_bytes: int
     why: str
+    made_s: float
 
 
-def prune(home: Path, registry: Registry, keep: int, who: str, *, dry_run: bool, budget_bytes: float | None = None) -> tuple[Removal, ...]:
-    """Remove what `removals` finds; with `dry_run`, only say so. No run may start meanwhile.
+def prune(
+    home: Path,
+    registry: Registry,
+    keep: int,
+    who: str,
+    *,
+    dry_run: bool,
+    budget_bytes: float | None = None,
+    store: ArtefactStore | None = None,
+) -> tuple[Removal, ...]:
+    """Remove what `removals` finds, here and in the `store`; with `dry_run`, only say so. No run may start meanwhile.
 
-    With a budget nothing goes while the whole home takes no more, and then the oldest first, until it does.
+    With a budget nothing goes while home and store take no more, and then the oldest first, until they do.
 
     Raises:
         RunUnderWay: another pruning is at work.
     """
 
     def found_now() -> tuple[Removal, ...]:
-        found = removals(home, registry, keep)
-        return found if budget_bytes is None else _over_budget(found, taken_bytes(home) - budget_bytes)
+        found = (*removals(home, registry, keep), *_stored(store, registry, keep))
+        if budget_bytes is None:
+            return found
+        too_many = taken_bytes(home, store) - budget_bytes
+        chosen = _over_budget(found, too_many)
+        return chosen + _over_budget(_kept_answers(home, registry), too_many - sum(each.size_bytes for each in chosen))
 
     if dry_run:
         return found_now()
@@ -57,13 +83,24 @@ def prune(home: Path, registry: Registry, keep: int, who: str, *, dry_run: bool,
         _empty_trash(home)
         found = found_now()
         for each in found:
-            _remove(home, each.path)
+            _note(registry, who, each)
+            if isinstance(each.path, Path):
+                _remove(home, each.path)
+            elif store is not None:
+                store.drop(each.path.digest)
         return found
+
+
+def _note(registry: Registry, who: str, gone: Removal) -> None:
+    """Before it goes: whatever is killed then, the next pruning takes what this one has named."""
+    name = gone.path.name if isinstance(gone.path, Path) else gone.path.digest
+    facts = {"path": str(gone.path), "size_bytes": gone.size_bytes}
+    registry.note(Entry("prune.removed", name, who, registry.now(), gone.why, facts=facts))
 
 
 def removals(home: Path, registry: Registry, keep: int) -> tuple[Removal, ...]:
     """What may go, largest first."""
-    running = {run.recipe_name for run in registry.runs.under_way()} - {EVERYTHING}
+    running = _running(registry)
     needed = needed_folders(home, registry)
     found = []
     for recipe in _folders(home / "runs"):
@@ -73,13 +110,45 @@ def removals(home: Path, registry: Registry, keep: int) -> tuple[Removal, ...]:
             found += [_removal(each, "the stage is finished") for each in _spent_checkpoints(recipe)]
     if not running:  # any run may be reading any scorecard
         found += _old((home / "scorecards").glob("*"), keep, needed, "a scorecard that no release in use was judged by")
-    return tuple(sorted(found, key=lambda each: (-each.size_bytes, each.path)))
+    return tuple(sorted(found, key=lambda each: (-each.size_bytes, str(each.path))))
+
+
+def _running(registry: Registry) -> set[str]:
+    return {run.recipe_name for run in registry.runs.under_way()} - {EVERYTHING}
+
+
+def _stored(store: ArtefactStore | None, registry: Registry, keep: int) -> list[Removal]:
+    """Models of this registry's releases that none in use serves, all but the newest `keep`; none while anything runs."""
+    if store is None or _running(registry):
+        return []
+    used, made = {each.model_digest for each in _in_use(registry)}, {each.model_digest: each for each in registry.releases()}
+    spare = [each for each in _listed(store) if each.digest in made and each.digest not in used]
+    newest_first = sorted(spare, key=lambda each: made[each.digest].created_at, reverse=True)
+    why = "a model in the store that no release in use serves"
+    return [Removal(each, each.size_bytes, why, made[each.digest].created_at.timestamp()) for each in newest_first[keep:]]
+
+
+def _listed(store: ArtefactStore) -> Sequence[StoredModel]:
+    try:
+        return store.models()
+    except StoreError as error:
+        _log.warning("nothing of the store is removed: %s", error.what)
+        return ()
+
+
+def _kept_answers(home: Path, registry: Registry) -> list[Removal]:
+    """Files of kept answers that no gateway writes to any more; none while anything runs that may read them."""
+    if _running(registry):
+        return []
+    files = [each for each in (home / _KEPT).glob("*.jsonl") if each.stem.isdigit() and not each.is_symlink()]
+    old = [each for each in files if time.time() - each.stat().st_mtime > _WRITTEN_S]
+    return [_removal(each, "kept answers, and all else is not enough") for each in old]
 
 
 def _over_budget(found: Iterable[Removal], too_many_bytes: float) -> tuple[Removal, ...]:
     """As many of the oldest as make up for what is too much."""
     chosen = list[Removal]()
-    for each in sorted(found, key=lambda each: (each.path.stat().st_mtime_ns, each.path)):
+    for each in sorted(found, key=lambda each: (each.made_s, str(each.path))):
         if too_many_bytes <= 0:
             break
         chosen.append(each)
@@ -145,12 +214,13 @@ def _spent_checkpoints(recipe: Path) -> list[Path]:
 
 
 def _removal(path: Path, why: str) -> Removal:
-    return Removal(path, taken_bytes(path), why)
+    return Removal(path, taken_bytes(path) if path.is_dir() else _size(path), why, path.stat().st_mtime)
 
 
-def taken_bytes(path: Path) -> int:
-    """What the files below a folder take."""
-    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+def taken_bytes(path: Path, store: ArtefactStore | None = None) -> int:
+    """What the files below a folder take, and those of a store that lies elsewhere."""
+    elsewhere = 0 if store is None or store.lies_below(path) else sum(each.size_bytes for each in _listed(store))
+    return elsewhere + sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def _size(path: Path) -> int:
@@ -161,7 +231,10 @@ def _size(path: Path) -> int:
 
 
 def _remove(home: Path, path: Path) -> None:
-    """Move aside, then remove: nobody ever sees half of it."""
+    """Move aside, then remove: nobody ever sees half of it. A file of kept answers stands alone."""
+    if path.is_file():
+        path.unlink()
+        return
     aside = home / TRASH / uuid.uuid4().hex
     aside.parent.mkdir(exist_ok=True)
     path.rename(aside)

@@ -41,6 +41,18 @@ _FIRST_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
+class StoredModel:
+    """A model at an address, or what is left of one: `size_bytes` is what lies there."""
+
+    address: str
+    digest: str
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{masked(self.address)}/models/{self.digest}"
+
+
+@dataclass(frozen=True)
 class ArtefactStore:
     """One address. `transfers` files are on their way at a time.
 
@@ -68,6 +80,35 @@ class ArtefactStore:
     def holds(self, digest: str) -> bool:
         """Whether a whole model is there."""
         return self._attempted(lambda: bool(self._filesystem.exists(self._path(digest, RECORD_NAME))), f"asked for {digest[:12]}")
+
+    def models(self) -> tuple[StoredModel, ...]:
+        """Everything that lies there, whole or not, by digest."""
+        self._filesystem.invalidate_cache()
+        found = self._attempted(lambda: self._filesystem.find(f"{self._root}/models", detail=True), "listed")
+        sizes = dict[str, int]()
+        for path, facts in found.items():
+            digest = path.rpartition("/models/")[2].partition("/")[0]
+            sizes[digest] = sizes.get(digest, 0) + int(facts["size"] or 0)
+        return tuple(StoredModel(self.address, digest, size) for digest, size in sorted(sizes.items()))
+
+    def drop(self, digest: str) -> None:
+        """Remove a model. Its record goes first: killed in the middle, it leaves nothing that anybody would take for a model."""
+        if self.holds(digest):
+            self._attempted(lambda: self._filesystem.rm_file(self._path(digest, RECORD_NAME)), f"freed of {digest[:12]}")
+        self._filesystem.invalidate_cache()
+        self._attempted(lambda: self._clear(f"{self._root}/models/{digest}"), f"freed of {digest[:12]}")
+
+    def lies_below(self, folder: Path) -> bool:
+        """Whether it is a part of this folder."""
+        return "file" in self._protocols() and Path(self._root).resolve().is_relative_to(folder.resolve())
+
+    def _protocols(self) -> tuple[str, ...]:
+        named = self._filesystem.protocol
+        return (named,) if isinstance(named, str) else tuple(named)
+
+    def _clear(self, place: str) -> None:
+        if self._filesystem.exists(place):
+            self._filesystem.rm(place, recursive=True)
 
     def put(self, folder: Path) -> int:
         """Bring a model there; returns the bytes that went, 0 where it was there before."""

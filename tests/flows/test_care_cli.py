@@ -85,6 +85,6 @@ def test_pruning_says_what_it_freed(registry: Registry, tmp_path: Path) -> None:
         (tmp_path / "runs" / "demo" / f"merge-{name}").mkdir(parents=True)
         (tmp_path / "runs" / "demo" / f"merge-{name}" / "weights").write_bytes(b"x" * 2_000_000)
     said = runner.invoke(app, ["prune", "--keep", "1", "--dry-run"]).stdout
-    assert "would free 2.0 MB in 1 folders" in said
+    assert "would free 2.0 MB in 1 places" in said
     assert json.loads(runner.invoke(app, ["prune", "--keep", "1", "--json"]).stdout)["removed"][0]["size_bytes"] == 2_000_000
     assert runner.invoke(app, ["prune", "--keep", "0"]).exit_code != 0

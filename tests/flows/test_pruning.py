@@ -2,24 +2,28 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.pruning import TRASH, prune, removals, taken_bytes
 from flows.upkeep import make_room
+from serving.artefact_store import ArtefactStore, StoredModel
 from serving.config import ServingSection
-from serving.errors import RunUnderWay
+from serving.errors import RunUnderWay, StoreError
 from serving.records import Release
 from serving.registry import Registry
 from serving.run_leases import EVERYTHING, this_process
 from tests.fakes_flows import NOW
 from tests.fakes_serving import EVIDENCE, url_in
-from training.records import AdapterArtifact, MergeCertificate, MergedModel, MergeMeasurement
+from training.records import AdapterArtifact, MergeCertificate, MergedModel, MergeMeasurement, digest_files
 
 OLD = 1_000_000_000
+LARGE = 10_000_000  # beside which the registry's own files do not count
 
 
 class Home:
@@ -52,7 +56,8 @@ class Home:
         certificate = MergeCertificate(trained=both, measurements=(), chosen="bf16_base", reason="better")
         adapter = self.adapter(name)
         folder = self.folder("runs", "demo", f"merge-{name}")
-        merged = MergedModel(created_at=NOW, base_digest="b" * 64, adapter_digest=adapter, certificate=certificate, files=())
+        digests = {"base_digest": "b" * 64, "adapter_digest": adapter}
+        merged = MergedModel(created_at=NOW, certificate=certificate, files=digest_files(folder), **digests)
         merged.write(folder)
         self._dated(folder)
         return self.registry.add_release(
@@ -75,7 +80,16 @@ class Home:
         return self.registry.approve(release.id, EVIDENCE, "bob") if approve else self.registry.release(release.id)
 
     def pruned(self, keep: int = 1, *, dry_run: bool = False) -> set[str]:
-        return {each.path.name for each in prune(self.root, self.registry, keep, "ann", dry_run=dry_run)}
+        return {Path(str(each.path)).name for each in prune(self.root, self.registry, keep, "ann", dry_run=dry_run)}
+
+    def answers(self, name: str, *, hours: float) -> Path:
+        """A file of kept answers that was last written to so long ago."""
+        path = self.root / "kept" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"{}\n")
+        os.truncate(path, LARGE)
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+        return path
 
     def there(self) -> set[str]:
         return {path.name for path in (self.root / "runs" / "demo").iterdir()}
@@ -128,17 +142,16 @@ def test_the_newest_of_each_stage_stay(home: Home) -> None:
 
 
 def test_with_a_budget_the_oldest_goes_first_and_no_more_than_is_too_much(home: Home) -> None:
-    large = 10_000_000  # beside which the registry's own files do not count
     for number in range(6):
         folder = home.folder("runs", "demo", f"prepare-{number}")
-        os.truncate(folder / "weights", large)
+        os.truncate(folder / "weights", LARGE)
         os.utime(folder, (OLD + number, OLD + number))
-    budget = taken_bytes(home.root) - 1.5 * large
+    budget = taken_bytes(home.root) - 1.5 * LARGE
 
     gone = prune(home.root, home.registry, 1, "ann", dry_run=False, budget_bytes=budget)
 
     assert [each.path.name for each in gone] == ["prepare-0", "prepare-1"]
-    assert prune(home.root, home.registry, 1, "ann", dry_run=False, budget_bytes=budget + large) == ()
+    assert prune(home.root, home.registry, 1, "ann", dry_run=False, budget_bytes=budget + LARGE) == ()
 
 
 def test_a_budget_takes_nothing_that_is_needed(home: Home) -> None:
@@ -212,3 +225,137 @@ def test_a_model_whose_folder_is_gone_stops_nothing(home: Home) -> None:
     shutil.rmtree(home.live("a").model_dir)
     home.live("b")
     assert home.pruned() == {"sft-a"}  # nobody can tell any more what it became
+
+
+@pytest.fixture
+def store(home: Home, tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
+    return ArtefactStore(f"file://{tmp_path_factory.mktemp('store')}", pause_s=0.0)
+
+
+def stored(home: Home, store: ArtefactStore, *names: str) -> list[Release]:
+    """Releases, each with its model in the store too."""
+    made = [home.release(name) for name in names]
+    for each in made:
+        store.put(each.model_dir)
+    return made
+
+
+def rejected(home: Home, store: ArtefactStore, *names: str) -> list[Release]:
+    made = stored(home, store, *names)
+    for each in made:
+        home.registry.reject(each.id, "gate", "FAIL")
+    return made
+
+
+def pruned_from(home: Home, store: ArtefactStore, *, dry_run: bool = False, budget_bytes: float | None = None) -> set[str]:
+    found = prune(home.root, home.registry, 1, "ann", dry_run=dry_run, store=store, budget_bytes=budget_bytes)
+    return {each.path.digest for each in found if isinstance(each.path, StoredModel)}
+
+
+def in_store(store: ArtefactStore) -> set[str]:
+    return {each.digest for each in store.models()}
+
+
+def test_models_in_the_store_stay_while_their_release_is_in_use_and_the_rest_goes_and_is_named(home: Home, store: ArtefactStore) -> None:
+    """Three champions in turn, one approved, one that waits; of those that nothing needs the newest stays."""
+    first, second, third, approved, waits = stored(home, store, "a", "b", "c", "d", "e")
+    home.registry.bootstrap(first.id, "ann")
+    for release in (second, third):
+        home.registry.promote(home.waiting(release).id, EVIDENCE, "bob")
+    home.waiting(approved)
+    home.waiting(waits, approve=False)
+    old, _ = rejected(home, store, "f", "g")
+    gone, before = {first.model_digest, old.model_digest}, in_store(store)
+    assert pruned_from(home, store, dry_run=True) == gone
+    assert in_store(store) == before
+    assert pruned_from(home, store) == gone
+    assert in_store(store) == before - gone
+    told = {line.subject: line for line in home.registry.approvals.lines() if line.kind == "prune.removed"}
+    assert gone <= told.keys()
+    assert (told[old.model_digest].actor, told[old.model_digest].reason) == ("ann", "a model in the store that no release in use serves")
+    assert home.registry.approvals.verify().faults == ()
+
+
+def test_nothing_leaves_the_store_that_this_registry_does_not_know_or_while_anything_runs(home: Home, store: ArtefactStore) -> None:
+    old, _ = rejected(home, store, "a", "b")
+    (home.root / "elsewhere").mkdir()
+    with Registry(url_in(home.root / "elsewhere")) as elsewhere:
+        theirs = Home(home.root / "elsewhere", elsewhere).release("z")
+    store.put(theirs.model_dir)
+    run = home.registry.runs.begin("another", "bob")
+    assert pruned_from(home, store) == set()
+    home.registry.runs.end(run, "finished")
+    assert pruned_from(home, store) == {old.model_digest}
+    assert theirs.model_digest in in_store(store)
+
+
+class Breaks:
+    """A filesystem on which removing whole folders fails, as when the process is killed before it."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def rm(self, *_: object, **__: object) -> None:
+        raise PermissionError("killed here")
+
+
+def test_a_pruning_killed_in_a_model_of_the_store_leaves_none_that_looks_whole_and_the_next_one_finishes(
+    home: Home, store: ArtefactStore
+) -> None:
+    first, second = rejected(home, store, "a", "b")
+    copied = home.root / "copy"
+    shutil.copytree(first.model_dir, copied)
+    real = store._filesystem
+    object.__setattr__(store, "_filesystem", Breaks(real))
+    with pytest.raises(StoreError, match="killed here"):
+        prune(home.root, home.registry, 1, "ann", dry_run=False, store=store)
+    object.__setattr__(store, "_filesystem", real)
+    assert (store.holds(first.model_digest), store.holds(second.model_digest)) == (False, True)
+    store.put(copied)  # a run that makes the same model again finds that it is not there
+    assert store.holds(first.model_digest)
+    object.__setattr__(store, "_filesystem", Breaks(real))
+    with pytest.raises(StoreError, match="killed here"):
+        store.drop(first.model_digest)
+    object.__setattr__(store, "_filesystem", real)
+    assert pruned_from(home, store) == {first.model_digest}
+    assert in_store(store) == {second.model_digest}
+
+
+def test_a_budget_counts_the_store_and_takes_kept_answers_last_and_none_that_may_be_written_to(home: Home, store: ArtefactStore) -> None:
+    rejected(home, store, "a", "b")
+    old, older, fresh = home.answers("1", hours=50), home.answers("2", hours=90), home.answers("3", hours=0.5)
+    assert pruned_from(home, store, budget_bytes=taken_bytes(home.root, store) + LARGE / 2) == set()
+    spare = sum(each.size_bytes for each in prune(home.root, home.registry, 1, "ann", dry_run=True, store=store))
+    assert pruned_from(home, store, budget_bytes=taken_bytes(home.root, store) - spare - LARGE / 2) != set()
+    assert (old.exists(), older.exists()) == (True, False)
+    pruned_from(home, store, budget_bytes=1)
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
+def test_without_a_budget_kept_answers_stay(home: Home) -> None:
+    kept = home.answers("1", hours=1_000)
+    assert home.pruned() == set()
+    assert kept.exists()
+
+
+class Unreachable:
+    """A filesystem for which nobody answers."""
+
+    protocol = "s3"
+
+    def invalidate_cache(self) -> None: ...
+
+    def find(self, *_: object, **__: object) -> dict[str, Any]:
+        raise OSError("no answer")
+
+
+def test_a_store_out_of_reach_holds_up_no_pruning_of_this_disk(home: Home, store: ArtefactStore, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        home.folder("runs", "demo", f"prepare-{number}")
+    object.__setattr__(store, "_filesystem", Unreachable())
+    found = prune(home.root, home.registry, 1, "ann", dry_run=False, store=store)
+    assert {Path(str(each.path)).name for each in found} == {"prepare-0", "prepare-1"}
+    assert "nothing of the store is removed" in caplog.text

@@ -85,6 +85,17 @@ def test_a_model_that_went_comes_back_byte_for_byte_and_goes_once(address: str, 
     assert leftovers(tmp_path / "there") == []
 
 
+def test_what_lies_there_is_listed_and_a_model_that_is_dropped_is_gone_with_all_its_files(address: str, tmp_path: Path) -> None:
+    record, store = model(tmp_path / "made"), ArtefactStore(address)
+    assert store.models() == ()
+    store.put(tmp_path / "made")
+    (found,) = store.models()
+    assert (found.digest, found.size_bytes > SHARDS * 100_000) == (record.digest, True)
+    store.drop(record.digest)
+    assert (store.models(), store.holds(record.digest)) == ((), False)
+    store.drop(record.digest)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

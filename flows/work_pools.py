@@ -2,7 +2,8 @@
 
 A template of a worker is taken as it is installed and bent where our image needs it: its entry point is `tunegate`, it runs as nobody
 in particular, and what a training needs (GPUs, volumes, nodes, secrets) becomes variables with a schema, of which Prefect's UI draws
-a form and against which `job_variables.py` holds a file. Knows nothing of files and servers. Next: `job_variables.py`.
+a form and against which `job_variables.py` holds a file. Neither Docker nor a cluster was at hand: what jobs look like is tested, and not
+that they start there. Knows nothing of files and servers. Next: `job_variables.py`.
 """
 
 import copy

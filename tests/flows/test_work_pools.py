@@ -2,6 +2,7 @@
 and what the workers would start is what Kubernetes and docker-py take."""
 
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from docker.types import DeviceRequest, HostConfig
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_docker.worker import DockerWorker
 
+from flows import cli
 from flows.container_paths import for_containers
 from flows.deployments import Deployment, read_deployments
-from flows.errors import DeploymentError, ServingFailed
+from flows.errors import DONE, DeploymentError, ServingFailed
 from flows.serving_control import ensure_server, open_registry
 from serving.settings import Settings
 from tests.fakes_cluster import without_what_prefect_misplaces
@@ -168,6 +170,18 @@ def test_a_recipe_behind_a_bind_mount_is_read_and_one_on_a_claim_is_said_to_be_u
     (read,) = read_deployments(file_of(tmp_path, in_docker(tmp_path, **variables), inside)).deployments
     (unread,) = read_deployments(file_of(tmp_path, on_cluster(Path("/data")), inside)).deployments
     assert (read.unread, unread.unread) == ((), ("recipe",))
+
+
+def test_a_check_says_which_file_nobody_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file_of(tmp_path, on_cluster(Path("/data")), Path("/data/recipe.yaml"))
+    monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["tunegate", "deploy", str(path), "--check"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == DONE
+    assert "! retrain/weekly: recipe /data/recipe.yaml lies on a volume: not read here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flow", ["flows.pipeline.promote", "flows.operations.watch", "flows.operations.roll_back"])

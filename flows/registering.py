@@ -6,7 +6,7 @@ Next: `deploy_cli.py`.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,11 +31,24 @@ from flows.work_pools import Pool, PoolType, template_of, with_scratch, worker_o
 from training.errors import InputError
 
 HEARTBEAT_S = 30
-SILENCE_S = 3 * HEARTBEAT_S
-_GONE = "tunegate: end runs whose process is gone"
+_GONE, _NEVER_BEGUN = "tunegate: end runs whose process is gone", "tunegate: end runs that were handed out and never began"
+_BEAT = "heartbeat"
+_HANDED_OUT = ("Submitting", "InfrastructurePending", "Pending")
+_WAITING = ("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot")
 # A server that a container started would end with it; and the home, which several of them share, is no place for what Prefect keeps.
 _CONTAINED = {"TUNEGATE_START_SERVER": "false", "PREFECT_HOME": "/tmp/prefect"}  # noqa: S108 -- inside the container
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Seconds without a sign of life after which a run is taken for gone: one that has begun, and one that a worker has taken and that
+    has not. Prefect allows no less than ten.
+    """
+
+    begun_s: float = 3 * HEARTBEAT_S
+    # An image or a machine may have to come first. A worker that was killed over it leaves its place in the queue taken for ever.
+    handed_out_s: float = 1800.0
 
 
 @dataclass(frozen=True)
@@ -55,10 +68,8 @@ class Environments:
     of_containers: Mapping[str, str] = field(default_factory=dict)
 
 
-def register(file: DeploymentFile, limits: Limits, environment: Environments, *, silence_s: float = SILENCE_S) -> tuple[str, ...]:
+def register(file: DeploymentFile, limits: Limits, environment: Environments, silence: Silence = Silence()) -> tuple[str, ...]:
     """Register everything; returns `flow/name` of each deployment.
-
-    A run that gives no sign of life for `silence_s` seconds is taken for gone; Prefect allows no less than ten.
 
     Raises:
         InputError: no Prefect server is named, or it has a pool of the same name that is not the one meant.
@@ -72,7 +83,7 @@ def register(file: DeploymentFile, limits: Limits, environment: Environments, *,
             do="prefect server start; then export PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     try:
-        return asyncio.run(_register(file, limits, environment, silence_s))
+        return asyncio.run(_register(file, limits, environment, silence))
     except (PrefectException, httpx.HTTPError) as error:
         detail = str(error).splitlines()
         raise PrefectUnreachable(
@@ -82,7 +93,7 @@ def register(file: DeploymentFile, limits: Limits, environment: Environments, *,
         ) from error
 
 
-async def _register(file: DeploymentFile, limits: Limits, environment: Environments, silence_s: float) -> tuple[str, ...]:
+async def _register(file: DeploymentFile, limits: Limits, environment: Environments, silence: Silence) -> tuple[str, ...]:
     pools = {each.work_pool.name: each.work_pool for each in file.deployments}
     async with get_client() as client:
         await client.hello()
@@ -95,7 +106,8 @@ async def _register(file: DeploymentFile, limits: Limits, environment: Environme
             )
         for name, pool in sorted(pools.items()):
             await _have_pool(client, pool, limits, known.get(name))
-        await _have_gone_runs_ended(client, silence_s)
+        await _end_after_silence(client, _GONE, silence.begun_s, (_BEAT,), (_BEAT, *_ENDED))
+        await _end_after_silence(client, _NEVER_BEGUN, silence.handed_out_s, _HANDED_OUT, ("Running", _BEAT, *_ENDED, *_WAITING))
     for deployment in file.deployments:
         await _runner_deployment(deployment, environment).aapply()
     return tuple(f"{deployment.flow.name}/{deployment.name}" for deployment in file.deployments)
@@ -142,12 +154,11 @@ async def _have_pool(client: PrefectClient, pool: Pool, limits: Limits, known: W
             await client.update_work_queue(found.id, concurrency_limit=limit)
 
 
-async def _have_gone_runs_ended(client: PrefectClient, silence_s: float) -> None:
-    """Once a run has given a sign of life, it gives another, or ends."""
-    beat, ends = "prefect.flow-run.heartbeat", {f"prefect.flow-run.{state}" for state in _ENDED}
+async def _end_after_silence(client: PrefectClient, name: str, silence_s: float, after: Sequence[str], expect: Sequence[str]) -> None:
+    """Have a run ended as crashed of which nothing of `expect` is heard in time once something of `after` was."""
     silent = EventTrigger(
-        after={beat},
-        expect={beat, *ends},
+        after={f"prefect.flow-run.{each}" for each in after},
+        expect={f"prefect.flow-run.{each}" for each in expect},
         match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
@@ -155,9 +166,9 @@ async def _have_gone_runs_ended(client: PrefectClient, silence_s: float) -> None
         within=timedelta(seconds=silence_s),
     )
     crash = ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {silence_s:g} s: its process is gone")
-    for known in await client.read_automations_by_name(_GONE):
+    for known in await client.read_automations_by_name(name):
         await client.delete_automation(known.id)
-    await client.create_automation(AutomationCore(name=_GONE, trigger=silent, actions=[crash]))
+    await client.create_automation(AutomationCore(name=name, trigger=silent, actions=[crash]))
 
 
 def _runner_deployment(deployment: Deployment, environment: Environments) -> RunnerDeployment:

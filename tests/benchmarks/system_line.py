@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import yaml
 
-from flows.registering import HEARTBEAT_S, Environments, Limits, register
+from flows.registering import HEARTBEAT_S, Environments, Limits, Silence, register
 from serving.errors import RegistryError
 from serving.keys import Scope
 from serving.lifecycle import State
@@ -86,7 +86,7 @@ class System:
         """Register the shipped file; what was left behind is looked for more often than it says, or each kill would cost minutes."""
         rule = f"FREQ=SECONDLY;INTERVAL={LOOK_EVERY_S}"
         file = shipped(self.folder, self.recipe, datetime.now(UTC), looking="take_up", rule=rule)
-        register(file, Limits(), Environments(environment), silence_s=SILENCE_S)
+        register(file, Limits(), Environments(environment), Silence(SILENCE_S, SILENCE_S))
 
     def ask_for(self, deployment: str, **parameters: str) -> None:
         """Have a shipped deployment run now."""

@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.states import Submitting
 from prefect_kubernetes.worker import KubernetesWorker
 from starlette.testclient import TestClient
 
@@ -24,8 +25,9 @@ from flows import new_data
 from flows.deployments import DEBOUNCE_S, DeploymentFile, read_deployments
 from flows.events import ALERT_FIRING, DATA_CHANGED
 from flows.hooks import create_app
+from flows.operations import roll_back
 from flows.recipe import load_recipe
-from flows.registering import Environments, Limits, register
+from flows.registering import Environments, Limits, Silence, register
 from monitoring.alerting import Alert
 from monitoring.alerts_line import DRIFTED
 from serving.keys import Scope
@@ -125,7 +127,10 @@ def test_a_schedule_finds_new_data_a_storm_trains_once_and_an_approval_over_http
 
 def test_a_run_whose_process_was_killed_is_ended_after_its_silence(server: PrefectServer, tmp_path: Path) -> None:
     """No worker is there to tell Prefect: the machine, as it were, has died with both."""
-    register(shipped(tmp_path, write_recipe(tmp_path / "recipe"), datetime.now(UTC)), Limits(), Environments(), silence_s=10)
+    register(shipped(tmp_path, write_recipe(tmp_path / "recipe"), datetime.now(UTC)), Limits(), Environments(), Silence(10, 10))
+    with get_client(sync_client=True) as client:
+        taken = client.create_flow_run(roll_back, parameters={"public_name": "clinic", "actor": "ann", "reason": "worse"})
+        client.set_flow_run_state(taken.id, Submitting())
     endless = "from prefect import flow\nimport time\n@flow(name='endless')\ndef endless(): time.sleep(600)\nendless()"
     env = {**server.env, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     running = subprocess.Popen([sys.executable, "-c", endless], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
@@ -137,6 +142,7 @@ def test_a_run_whose_process_was_killed_is_ended_after_its_silence(server: Prefe
     assert server.runs("endless")[0]["state_type"] == "RUNNING"
     ended = server.wait_for_run("endless", "CRASHED")
     assert ended["state"]["message"] == "no sign of life for 10 s: its process is gone"
+    assert server.wait_for_run("rollback", "CRASHED")["id"] == str(taken.id), "a worker had taken it and died over it"
 
 
 def test_pools_of_every_type_are_made_and_prefects_worker_has_a_cluster_run_a_job(

@@ -26,7 +26,7 @@ def require_form(form: str) -> Form:
     if form in _COMPRESSED:
         raise InputError(
             f"{form} cannot be made here: it needs the package {_COMPRESSOR}",
-            why=f"{_COMPRESSOR} asks for older versions of transformers and huggingface-hub than training and serving run on",
+            why=f"{_COMPRESSOR} asks for an older transformers than training and serving run on, and the others for another numpy",
             do=f"export safetensors, and run {_COMPRESSOR} on that folder in an environment of its own",
         )
     for known in FORMS:

@@ -81,7 +81,9 @@ def make_plan(recipe: Recipe) -> Plan:
     train_rows = None if rows is None else round(rows * (1 - recipe.data.held_back_share))
     per_row = None if not rows else max(1, characters // rows // _CHARACTERS_PER_TOKEN)
     gpu = _has_gpu() or shape.parameters() > _LARGEST_ON_CPU  # nobody trains a larger one without
-    known = {"rows": train_rows, "pairs": pairs, "tokens_per_row": per_row}
+    held_back = recipe.preference.held_out_fraction if recipe.preference else 0.0
+    learned = None if pairs is None else round(pairs * (1 - held_back))
+    known = {"rows": train_rows, "pairs": learned, "tokens_per_row": per_row}
     sharing = recipe.devices.processes if recipe.devices.shard else 1
     training = plan_training(shape, recipe.model, recipe.sft, recipe.preference, **known, gpu=gpu, sharing=sharing)
     # Keys and values in 16 bits for every seat and token.

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from serving.slots import free_port
+from tests.fakes_spread_losses import write_losses
 from tests.fakes_training import TinyLine, sft_section
 from training.adapters import new_adapter
 from training.builders import rounding
@@ -79,6 +80,7 @@ def train(line: Path, out: Path, sft: str, preference: str) -> None:
     rows = (tiny.dataset_dir, tiny.dataset)
     train_sft(tiny.model, section, tiny.base, *rows, out / "sft-shared", silent, shard=True)
     train_preference(tiny.model, section, pairs, tiny.base, *rows, adapter, trained, out / "dpo-shared", silent, shard=True)
+    write_losses(tiny, adapter, out / "losses-two.safetensors")
     told = rounded_and_shared_out(Path(tiny.base.folder))
     if join().first:
         (out / "rounded.json").write_text(json.dumps(told), encoding="utf-8")

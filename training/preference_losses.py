@@ -6,6 +6,7 @@ Knows nothing of models. Next: `preference_trainers.py`.
 """
 
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor
@@ -30,17 +31,57 @@ class Scored:
         """Log-probabilities per token of the chosen and the rejected answers, `(batch,)` each."""
         return self.chosen / self.chosen_tokens.clamp(min=1), self.rejected / self.rejected_tokens.clamp(min=1)
 
+    @property
+    def own(self) -> Tensor:
+        """Which pairs there are, `(batch,)`: a blank one, which fills a pass where processes share a step, has no answers."""
+        return self.chosen_tokens > 0
 
-def reference_free_loss(scored: Scored, preference: PreferenceSection) -> Tensor:
-    """The mean loss of a batch; the cross entropy of the chosen answers is part of it, by `sft_weight`."""
+    @property
+    def pairs(self) -> Tensor:
+        """How many those are."""
+        return self.own.sum()
+
+    @property
+    def ahead(self) -> Tensor:
+        """By how much the chosen answer of each pair is ahead, in nats per token."""
+        return torch.sub(*self.means)[self.own].detach()
+
+
+def reference_free_loss(scored: Scored, preference: PreferenceSection, pairs: Tensor, tokens: Tensor) -> Tensor:
+    """The loss of a batch by the number of pairs, and of tokens in chosen answers, that it is the mean over.
+
+    The cross entropy of the chosen answers is part of it, by `sft_weight`.
+    """
     if preference.method == "orpo":
         contrast = odds_ratio(scored, preference.beta or 0.0)
     elif preference.method == "simpo":
         contrast = simpo(scored, preference.beta or 0.0, preference.margin or 0.0)
     else:
         contrast = cpo(scored, preference)
-    cross_entropy = -scored.chosen.sum() / scored.chosen_tokens.sum().clamp(min=1)
-    return contrast.mean() + (preference.sft_weight or 0.0) * cross_entropy
+    cross_entropy = -scored.chosen.sum() / tokens
+    return contrast[scored.own].sum() / pairs + (preference.sft_weight or 0.0) * cross_entropy
+
+
+def unmoved_loss(preference: PreferenceSection) -> float:
+    """What a loss of DPO's is for a pair whose answers are as likely as under the reference: every log-ratio is 0."""
+    beta, smoothing = preference.beta or 0.0, preference.label_smoothing or 0.0
+    match preference.loss:
+        case "hinge" | "apo_zero" | "apo_down":
+            return 1.0
+        case "ipo":
+            return 1 / (2 * beta) ** 2
+        case "sppo_hard":
+            return 2 * (0.5 / beta) ** 2
+        case "exo_pair":
+            return -log(2) - (log(1 - smoothing) + log(smoothing)) / 2
+        case "nca_pair" | "bco_pair":
+            return 2 * log(2)
+        case "discopop":
+            return (log(2) + 1) / 2
+        case "robust" | "sigmoid" | "sigmoid_norm":
+            return log(2)  # of robust, (1 - ε - ε) / (1 - 2ε) times that
+        case _:
+            raise AssertionError(f"loss {preference.loss} is not computed pair by pair")
 
 
 def cpo(scored: Scored, preference: PreferenceSection) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from training.config import SftSection
+from training.practice.sections import PreferenceStoppingSection
 from training.preference_methods import NEED_A_BATCH, PREFERENCES, SPECIAL_KEYS, LossName, Name, Preference, keys_of, readers_of, usual_loss
 from training.sections import Section
 
@@ -46,6 +47,15 @@ class PreferenceSection(Section):
     undesirable_weight: float | None = Field(default=None, gt=0, le=100, description="of kto: weight of unwanted answers; null is 1")
     learning_rate: float = Field(default=5.0e-5, gt=0, le=1, description="peak, per step")
     epochs: float = Field(default=1.0, gt=0, le=100, description="passes over the preference rows")
+    held_out_fraction: float = Field(
+        default=0.0, ge=0, le=0.5, description="share of pairs (0–0.5) held back, by hash of the question, to measure on; not of kto"
+    )
+    held_out_every_steps: int | None = Field(
+        default=None, ge=1, le=100_000, description="steps between two measurements on the held-back pairs; null is after each epoch"
+    )
+    early_stopping: PreferenceStoppingSection | None = Field(
+        default=None, description="ends a run that gets no better, and keeps its best weights; needs held-back pairs"
+    )
     batch_size: int = Field(default=2, ge=1, le=1024, description="pairs (of kto: rows) per forward pass and device")
     gradient_accumulation: int = Field(default=1, ge=1, le=4096, description="forward passes per step")
 
@@ -71,9 +81,16 @@ class PreferenceSection(Section):
             faults.append("loss exo_pair needs a label_smoothing above 0: it takes its logarithm (the paper uses 0.001)")
         if self.loss in NEED_A_BATCH and self.batch_size == 1:
             faults.append(f"loss {self.loss} compares the rows of a batch with each other: batch_size has to be 2 or more")
+        faults += self._unmeasured()
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _unmeasured(self) -> list[str]:
+        if self.held_out_fraction:
+            return [f"method {self.method} learns from single answers, and holds no pairs back"] if self.way.rows == "labelled" else []
+        keys = [key for key in ("held_out_every_steps", "early_stopping") if getattr(self, key) is not None]
+        return [f"`{key}` measures on held-back pairs, and there are none: set held_out_fraction, such as 0.1" for key in keys]
 
     def _unread(self) -> list[str]:
         read = keys_of(self.method, self.loss)
@@ -92,14 +109,24 @@ class PreferenceSection(Section):
         numbers = [f"{key} {getattr(self, key):g}" for key in keys_of(self.method, self.loss) if isinstance(getattr(self, key), float)]
         return ", ".join([self.method, *([f"loss {self.loss}"] if self.loss else []), *numbers])
 
+    @property
+    def unshared(self) -> str:
+        """Why the pairs of a step cannot be shared out among processes; empty when they can."""
+        if self.loss in NEED_A_BATCH:
+            return f"preference.loss {self.loss} compares the rows of a pass with each other, of which each process has some"
+        if self.way.rows == "labelled":
+            return f"preference.method {self.method} goes through its rows in batches that are fixed beforehand"
+        if self.way.has_reference and self.sft_weight:
+            return f"preference.sft_weight is {self.sft_weight:g}, and of {self.method} its mean is over the tokens of one process"
+        return ""
+
     def misfits(self, sft: SftSection, processes: int = 1) -> list[str]:
         """Why this cannot go on from what `sft` makes; empty when it can."""
         faults = lora_misfits("preference tuning", sft)
-        if processes > 1 and (self.method, self.loss, self.sft_weight) != ("dpo", "sigmoid", 0):
-            faults.append(
-                f"devices.processes is {processes}, and preference tuning is shared out only by method dpo with loss sigmoid and no "
-                f"sft_weight, this is {self.in_words}: train it in one process"
-            )
+        if processes > 1 and self.held_out_fraction:
+            faults.append(f"devices.processes is {processes}, and preference.held_out_fraction has pairs measured in one process only")
+        if processes > 1 and (reason := self.unshared):
+            faults.append(f"devices.processes is {processes}, and {reason}: train it in one process")
         if self.way.has_reference and sft.also_train:
             faults.append(
                 f"preference.method {self.method} holds the model to a reference that is the same weights with another adapter, and "

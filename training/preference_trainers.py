@@ -4,7 +4,6 @@ Both go on from an adapter, and a method with a reference is held to a frozen co
 same base weights: no second model is in memory. Knows nothing of recipes' files or folders. Next: `preference_losses.py`.
 """
 
-import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,9 @@ from training.builders import training_arguments
 from training.chat import IGNORED
 from training.config import SftSection
 from training.devices import Ranks
-from training.preference_losses import Scored, reference_free_loss
+from training.practice.history import HELD_OUT, HELD_OUT_ACCURACY
+from training.practice.stopping import HeldOut
+from training.preference_losses import Scored, reference_free_loss, unmoved_loss
 from training.preference_section import PreferenceSection
 from training.ranks import summed
 from training.shards import SharedOut
@@ -34,6 +35,8 @@ ALONE_HERE = Ranks()
 class PairTrainer(InSteps, SharedOut, TrainedCheckpoints, DPOTrainer):  # type: ignore[misc]
     """DPO with TRL's losses; CPO, SimPO and ORPO with ours, over the same batches and the same fused head."""
 
+    control: Any
+
     def __init__(
         self,
         model: Any,
@@ -43,6 +46,8 @@ class PairTrainer(InSteps, SharedOut, TrainedCheckpoints, DPOTrainer):  # type: 
         rows: Sequence[Row],
         watch: Watch,
         ranks: Ranks = ALONE_HERE,
+        held_back: Sequence[Row] = (),
+        held_out: HeldOut | None = None,
     ) -> None:
         self.watch, self.preference, self.ranks = watch, preference, ranks
         self.row_lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) for row in rows]
@@ -52,10 +57,13 @@ class PairTrainer(InSteps, SharedOut, TrainedCheckpoints, DPOTrainer):  # type: 
             args=arguments,
             train_dataset=Dataset.from_list(_pairs(rows, blank=ranks.world > 1)),
             processing_class=tokenizer,
-            callbacks=watch.callbacks,
+            callbacks=[*watch.callbacks, *([held_out] if held_out and held_back else [])],
         )
         self.remove_callback(PrinterCallback)
         _choose_reference(self.model, preference)
+        self.held_back, self.held_out = sorted(_pairs(held_back, blank=False), key=_length), held_out
+        if held_out is not None:
+            held_out.save = self.save_model
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Leave the rows alone: TRL would render and tokenise text, and `prepare.py` has done both."""
@@ -63,24 +71,48 @@ class PairTrainer(InSteps, SharedOut, TrainedCheckpoints, DPOTrainer):  # type: 
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The loss of a batch whose first half is the chosen and second half the rejected answers."""
-        self.watch.tokens += int(inputs["attention_mask"].sum()) * self.ranks.world
+        mode = "train" if self.model.training else "eval"
+        if mode == "train":
+            self.watch.tokens += int(inputs["attention_mask"].sum()) * self.ranks.world
         if self.preference.way.has_reference:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            return loss if self.ranks.world == 1 else self._without_blanks(loss, inputs["input_ids"])
+            return loss if self.ranks.world == 1 else self._without_blanks(loss, inputs["completion_mask"])
         scored, balance = self._score(model, inputs)
-        chosen, rejected = (mean.detach() for mean in scored.means)
-        self._metrics["train"]["rewards/margins"].append(float((chosen - rejected).mean()))
-        return reference_free_loss(scored, self.preference) + balance
+        for name, ahead in (("rewards/margins", scored.ahead), ("rewards/accuracies", (scored.ahead > 0).float())):
+            self._metrics[mode][name].append(float(summed(ahead.sum()) / _of_all(scored.pairs)))
+        return self._share_of_all(scored) + balance
 
-    def _without_blanks(self, loss: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss, and share of pairs whose preferred answer is ahead, over the held-back pairs: each counts the same."""
+        self.model.eval()
+        size, loss, in_order = self.args.per_device_eval_batch_size, 0.0, 0.0
+        for start in range(0, len(self.held_back), size):
+            rows = self.held_back[start : start + size]
+            inputs = self._prepare_inputs(self.data_collator(rows))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss += float(self.compute_loss(self.model, inputs)) * len(rows)
+            in_order += self._metrics["eval"]["rewards/accuracies"][-1] * len(rows)
+        found = {HELD_OUT: loss / len(self.held_back), HELD_OUT_ACCURACY: in_order / len(self.held_back)}
+        self._metrics["eval"].clear()  # means over batches, of which the last one is smaller
+        self.log(found)
+        self.model.train()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def _without_blanks(self, loss: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:
         """The mean over the pairs of all processes, of which each gives its share.
 
-        A blank pair prefers an answer to itself: its sigmoid loss is ln 2, whatever the model, and its gradient 0.
+        A blank pair has no answers: its loss is that of pairs which have not moved, whatever the model, and its gradient 0.
         """
-        chosen, rejected = ids.chunk(2)
-        own = (chosen != rejected).any(1).sum()
-        total = loss * len(chosen) - (len(chosen) - own) * math.log(2)
-        return total * self.ranks.world / summed(own).clamp(min=1)
+        chosen = completion_mask.chunk(2)[0]
+        own = chosen.any(1).sum()
+        total = loss * len(chosen) - (len(chosen) - own) * unmoved_loss(self.preference)
+        return total * self.ranks.world / _of_all(own)
+
+    def _share_of_all(self, scored: Scored) -> torch.Tensor:
+        """This process's share of the mean over the pairs, and over the preferred answers' tokens, of all processes."""
+        pairs, tokens = (_of_all(number) / self.ranks.world for number in (scored.pairs, scored.chosen_tokens.sum()))
+        return reference_free_loss(scored, self.preference, pairs, tokens)
 
     def _score(self, model: Any, inputs: dict[str, Any]) -> tuple[Scored, Any]:
         """Log-probabilities of the answers in `inputs` (`(2 × batch, seq)`), and the loss that spreads work over experts."""
@@ -155,10 +187,19 @@ def _in_batches(rows: list[dict[str, Any]], batch_size: int, seed: int) -> list[
     ]
 
 
+def _length(pair: Row) -> int:
+    return len(pair["prompt_ids"]) + len(pair["chosen_ids"])
+
+
+def _of_all(number: torch.Tensor) -> torch.Tensor:
+    """A count summed over all processes, to divide by."""
+    return summed(number).clamp(min=1)
+
+
 def _pairs(rows: Sequence[Row], *, blank: bool) -> list[dict[str, Any]]:
     """The columns that the trainer reads; a blank pair behind them, where processes have to make the same number of passes."""
     found = [{key: row[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in rows]
-    return [*found, {**found[0], "rejected_ids": found[0]["chosen_ids"]}] if blank else found
+    return [*found, {**found[0], "chosen_ids": [], "rejected_ids": []}] if blank else found
 
 
 def _dpo_settings(preference: PreferenceSection) -> dict[str, Any]:

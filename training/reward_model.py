@@ -20,9 +20,8 @@ from trl import RewardConfig, RewardTrainer
 from training.adapters import base_of, load_adapter, save_adapter
 from training.builders import load_base, training_arguments
 from training.config import ModelSection, SftSection
-from training.data.balance import side
 from training.devices import Ranks
-from training.errors import InputError, TrainingError
+from training.errors import TrainingError
 from training.online_section import RewardSection
 from training.outcome import checkpoints_for, figures, keep, run
 from training.parent import load_parent, taken_over
@@ -31,7 +30,7 @@ from training.practice.out_of_memory import Passes, with_smaller_passes
 from training.practice.rates import odd_rate
 from training.practice.template import stop_tokens
 from training.practice.trackers import require_trackers
-from training.preference import require_rows
+from training.preference import held_apart, require_rows
 from training.prepare import PREFERENCES, read_prepared
 from training.progress import Report
 from training.records import AdapterArtifact, BaseModelRecord, DatasetManifest, RewardArtifact, digest_of, verify_files
@@ -107,7 +106,7 @@ def train_reward(
     started = time.monotonic()
     require_trackers(sft.report_to)
     require_rows(dataset_dir, dataset, base)
-    taught, held_out = _apart(read_prepared(dataset_dir / PREFERENCES), reward.held_out_fraction)
+    taught, held_out = held_apart(read_prepared(dataset_dir / PREFERENCES), reward.held_out_fraction, key="reward.held_out_fraction")
     section = sft.model_copy(update={key: getattr(reward, key) for key in _INHERITED})
     section_digest = digest_of([reward.digest, section.digest])
     tokenizer = load_tokenizer(Path(base.folder))
@@ -175,20 +174,6 @@ class RankingTrainer(InSteps, TrainedCheckpoints, RewardTrainer):  # type: ignor
         """The loss of a batch whose first half is the chosen and second half the rejected rows."""
         self.watch.tokens += int(inputs["attention_mask"].sum())
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-
-def _apart(pairs: Sequence[dict[str, Any]], fraction: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Pairs to learn from, and pairs to measure on; of one question all are on the same side."""
-    sides: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
-    for pair in pairs:
-        sides[side(digest_of(pair["prompt_ids"]), fraction)].append(pair)
-    if not all(sides.values()):
-        raise InputError(
-            f"of {len(pairs)} pairs, {len(sides['train'])} are left to learn from and {len(sides['validation'])} to measure on",
-            why="a reward model that was not measured may reward anything",
-            do="add pairs, or change `reward.held_out_fraction`",
-        )
-    return sides["train"], sides["validation"]
 
 
 def _accuracy(rewarding: RewardModel, pairs: Sequence[dict[str, Any]]) -> float:

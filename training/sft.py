@@ -77,7 +77,8 @@ class _Lesson:
         steps = steps_for(len(self.rows), sft.batch_size * sft.gradient_accumulation, sft.epochs) or 1
         adapted = new_adapter(weights, sft, steps, shard=self.shard)
         checkpoints = checkpoints_for(self.out, self.checkpoint_inputs, adapted)
-        held_out = HeldOut(sft, checkpoints.root, pass_rate_of(sft, self.validation, self.tokenizer))
+        pass_rate = pass_rate_of(sft, self.validation, self.tokenizer)
+        held_out = HeldOut(sft.held_out_every_steps, sft.early_stopping, checkpoints.root, pass_rate)
         watch = Watch(self.report, checkpoints, self.warnings, sft.report_to)
         trainer = AnswerTrainer(adapted, passes.of(sft), self.tokenizer, self.rows, watch, self.ranks, self.held_back, held_out)
         run(trainer, checkpoints)

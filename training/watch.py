@@ -14,7 +14,7 @@ from training.errors import TrainingError
 from training.practice.collation import check_collation
 from training.practice.course import CURVES_SUFFIX, Course
 from training.practice.curves import CurvesPage
-from training.practice.history import HELD_OUT, MEMORY, PASS_RATE, TOKENS_PER_S, newest, overfitting, series
+from training.practice.history import HELD_OUT, HELD_OUT_ACCURACY, MEMORY, PASS_RATE, TOKENS_PER_S, newest, overfitting, series
 from training.practice.loss import check_loss, check_weights
 from training.practice.meter import Meter, memory_bytes
 from training.practice.seeds import conditions
@@ -84,6 +84,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return Course(
             warnings=(*self.warnings, *([over] if over else [])),
             held_out=tuple(series(state.log_history, HELD_OUT)),
+            held_out_accuracies=tuple(series(state.log_history, HELD_OUT_ACCURACY)),
             pass_rates=tuple(series(state.log_history, PASS_RATE)),
             kept_step=kept_step,
             rows_per_pass=trainer.args.per_device_train_batch_size,

@@ -59,8 +59,10 @@ def test_an_answer_that_is_certain_has_no_infinite_odds() -> None:
 
 def test_the_cross_entropy_is_the_mean_over_all_tokens_of_the_chosen_answers() -> None:
     given = scored()
+    tokens = given.chosen_tokens.sum()
     with_it, without = (
-        reference_free_loss(given, PreferenceSection.model_validate({"method": "orpo", "sft_weight": weight})) for weight in (1.0, 0.0)
+        reference_free_loss(given, PreferenceSection.model_validate({"method": "orpo", "sft_weight": weight}), given.pairs, tokens)
+        for weight in (1.0, 0.0)
     )
 
     torch.testing.assert_close(with_it - without, -given.chosen.sum() / 37)

@@ -40,6 +40,9 @@ def test_what_is_left_out_is_as_the_methods_paper_has_it(method: str, words: str
         ({"method": "kto", "batch_size": 1}, "loss kto compares the rows of a batch"),
         ({"loss": "aot", "batch_size": 1}, "loss aot compares the rows of a batch"),
         ({"loss": "robust", "label_smoothing": 0.5}, "less than 0.5"),
+        ({"method": "kto", "held_out_fraction": 0.1}, "method kto learns from single answers, and holds no pairs back"),
+        ({"early_stopping": {}}, "`early_stopping` measures on held-back pairs, and there are none: set held_out_fraction"),
+        ({"held_out_every_steps": 3}, "`held_out_every_steps` measures on held-back pairs"),
         ({"method": "ppo"}, "'dpo', 'kto', 'orpo', 'cpo' or 'simpo'"),
     ],
 )
@@ -72,6 +75,26 @@ def test_a_section_that_was_written_out_reads_back_the_same(method: str) -> None
 )
 def test_it_says_what_of_fine_tuning_it_cannot_go_on_from(method: str, sft: dict[str, Any], faults: int) -> None:
     assert len(section(method=method).misfits(sft_section(**sft))) == faults
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, ""),
+        ({"loss": "nca_pair"}, ""),
+        ({"method": "orpo"}, ""),
+        ({"loss": "aot"}, "preference.loss aot compares the rows of a pass with each other"),
+        ({"method": "kto"}, "preference.loss kto compares the rows of a pass with each other"),
+        ({"method": "kto", "loss": "apo_zero_unpaired"}, "preference.method kto goes through its rows in batches that are fixed"),
+        ({"held_out_fraction": 0.1}, "preference.held_out_fraction has pairs measured in one process only"),
+        ({"sft_weight": 0.5}, "preference.sft_weight is 0.5, and of dpo its mean is over the tokens of one process"),
+    ],
+)
+def test_it_says_by_name_what_several_processes_cannot_share_out(values: dict[str, Any], reason: str) -> None:
+    faults = section(**values).misfits(sft_section(), processes=2)
+
+    assert len(faults) == bool(reason)
+    assert all(f"devices.processes is 2, and {reason}" in fault for fault in faults)
 
 
 def test_it_cannot_go_on_from_what_is_no_lora_adapter() -> None:

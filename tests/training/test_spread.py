@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from tests.fakes_spread_losses import SHARED_OUT, write_losses
 from tests.fakes_training import TinyLine, sft_section
 from training.environment import stage_environment
 from training.preference import train_preference
@@ -54,6 +56,7 @@ def pairs(tiny: TinyLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     with pytest.raises(Killed):
         train_sft(tiny.model, sft_section(**SECTION), tiny.base, tiny.dataset_dir, tiny.dataset, root / "sft-shared", until_the_last_step)
     assert list((root / "sft-shared" / CHECKPOINTS).glob("step-*"))
+    write_losses(tiny, root / "sft", root / "losses.safetensors")
     together(tiny, root, json.dumps(SECTION), PAIRS.model_dump_json())
     return {
         "sft": (root / "sft", root / "sft-two"),
@@ -113,3 +116,20 @@ def test_weights_in_four_bits_are_shared_out_and_compute_as_whole_ones(pairs: di
     assert told["shared loss"] == pytest.approx(told["whole loss"], rel=1e-5)
     assert told["shared gradient"] == pytest.approx(told["whole gradient"], rel=1e-5)
     assert told["shared bytes"] == told["whole bytes"] / 2 > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "loss"), SHARED_OUT)
+def test_each_preference_loss_and_its_gradient_are_those_of_one_process(
+    pairs: dict[str, tuple[Path, Path]], method: str, loss: str | None
+) -> None:
+    """Whole passes, one with some blank pairs, and one that holds nothing else; fp32, so that only the sums' order differs."""
+    root = pairs["sft"][0].parent
+    one, two = (load_file(root / name) for name in ("losses.safetensors", "losses-two.safetensors"))
+    name = f"{method} {loss}"
+
+    assert len(one[f"{name} losses"]) == 2
+    torch.testing.assert_close(two[f"{name} losses"], one[f"{name} losses"], rtol=1e-4, atol=0)
+    apart = (two[f"{name} gradient"] - one[f"{name} gradient"]).norm()
+    assert apart < 1e-3 * one[f"{name} gradient"].norm()
+    assert one[f"{name} gradient"].norm() > 0

@@ -24,7 +24,12 @@ class Course(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     warnings: tuple[str, ...] = Field(default=(), description="traps that were met and let pass, a sentence each")
-    held_out: tuple[tuple[int, float], ...] = Field(default=(), description="step, loss on the held-back rows in nats per answer token")
+    held_out: tuple[tuple[int, float], ...] = Field(
+        default=(), description="step, loss on the held-back rows in nats per answer token, or on pairs"
+    )
+    held_out_accuracies: tuple[tuple[int, float], ...] = Field(
+        default=(), description="step, share of the held-back pairs whose preferred answer is ahead"
+    )
     pass_rates: tuple[tuple[int, float], ...] = Field(default=(), description="step, share of the validation prompts answered by the rules")
     kept_step: int = Field(default=0, description="the step whose weights these are")
     rows_per_pass: int = Field(default=0, description="rows in a forward pass on each device, at the end of the run")

@@ -11,6 +11,7 @@ Log = Sequence[Mapping[str, Any]]
 Series = list[tuple[int, float]]
 
 HELD_OUT = "eval_loss"
+HELD_OUT_ACCURACY = "eval_accuracy"  # of pairs, the share whose preferred answer is ahead
 PASS_RATE = "rule_pass_rate"  # noqa: S105  # a share of answers, no password
 TOKENS_PER_S, MEMORY = "tokens_per_s", "memory_bytes"
 REWARD = "reward"  # of online learning's answers

@@ -25,3 +25,13 @@ class EarlyStoppingSection(Section):
     )
     patience: int = Field(default=3, ge=1, le=100, description="measurements in a row that are no better, after which the run ends")
     min_gain: float = Field(default=0.0, ge=0, le=10, description="what a measurement has to be better by, in the metric's own unit")
+
+
+class PreferenceStoppingSection(Section):
+    """The same of preference tuning, which is measured on pairs."""
+
+    metric: Literal["held_out_loss", "held_out_accuracy"] = Field(
+        default="held_out_loss", description="on the held-back pairs: the loss, or the share of them whose preferred answer is ahead"
+    )
+    patience: int = Field(default=3, ge=1, le=100, description="measurements in a row that are no better, after which the run ends")
+    min_gain: float = Field(default=0.0, ge=0, le=10, description="what a measurement has to be better by, in the metric's own unit")

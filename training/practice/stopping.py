@@ -17,11 +17,13 @@ from training.atomic import new_folder
 from training.config import SftSection
 from training.errors import InputError, TrainingError
 from training.measure import Judge, ValidationPrompt, count_passes
-from training.practice.history import HELD_OUT, PASS_RATE, Log, series
-from training.practice.sections import EarlyStoppingSection
+from training.practice.history import HELD_OUT, HELD_OUT_ACCURACY, PASS_RATE, Log, series
+from training.practice.sections import EarlyStoppingSection, PreferenceStoppingSection
 
 _BEST = "best-"
-_KEYS = {"held_out_loss": HELD_OUT, "rule_pass_rate": PASS_RATE}
+_KEYS = {"held_out_loss": HELD_OUT, "held_out_accuracy": HELD_OUT_ACCURACY, "rule_pass_rate": PASS_RATE}
+
+Stopping = EarlyStoppingSection | PreferenceStoppingSection
 
 PassRate = Callable[[Any], float]  # a model -> share of the validation prompts that it answers without breaking a critical rule
 
@@ -35,7 +37,7 @@ class Standing:
     worse_since: int
 
 
-def standing(section: EarlyStoppingSection, log: Log) -> Standing | None:
+def standing(section: Stopping, log: Log) -> Standing | None:
     """Where a run stands by its log; None while nothing was measured. A tie goes to the earlier weights."""
     sign = -1.0 if section.metric == "held_out_loss" else 1.0
     best: Standing | None = None
@@ -82,8 +84,8 @@ def pass_rate_of(sft: SftSection, validation: Validation | None, tokenizer: Any)
 class HeldOut(TrainerCallback):  # type: ignore[misc]
     """Measures every so many steps, or after each epoch, and at the end. `folder` is where the best weights are kept."""
 
-    def __init__(self, sft: SftSection, folder: Path, pass_rate: PassRate | None = None) -> None:
-        self._every_steps, self._stopping = sft.held_out_every_steps, sft.early_stopping
+    def __init__(self, every_steps: int | None, stopping: Stopping | None, folder: Path, pass_rate: PassRate | None = None) -> None:
+        self._every_steps, self._stopping = every_steps, stopping
         self._folder, self._pass_rate = folder, pass_rate
         self.save: Callable[[str], None] | None = None  # the trainer's own way to write its weights; it knows of devices
 

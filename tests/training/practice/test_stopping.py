@@ -12,8 +12,8 @@ from training.builders import load_base
 from training.config import DataSection, SftSection
 from training.errors import InputError
 from training.measure import ValidationPrompt, read_answers
-from training.practice.history import HELD_OUT, PASS_RATE
-from training.practice.sections import EarlyStoppingSection
+from training.practice.history import HELD_OUT, HELD_OUT_ACCURACY, PASS_RATE
+from training.practice.sections import EarlyStoppingSection, PreferenceStoppingSection
 from training.practice.stopping import HeldOut, Standing, Validation, standing
 from training.prepare import VALIDATION, prepare_dataset, read_prepared
 from training.progress import Progress, silent
@@ -43,13 +43,15 @@ OTHER_ROUNDING = 0.02  # the adapter in bf16 instead of fp32
         ("held_out_loss", [2.0, 2.0], Standing(1, 2.0, 1)),
         ("held_out_loss", [2.0, 1.95, 1.8], Standing(3, 1.8, 0)),
         ("rule_pass_rate", [0.5, 0.75, 0.5], Standing(2, 0.75, 1)),
+        ("held_out_accuracy", [0.5, 0.75, 0.75], Standing(2, 0.75, 1)),
     ],
 )
 def test_where_a_run_stands_by_its_log(metric: Any, values: list[float], expected: Standing | None) -> None:
-    key = HELD_OUT if metric == "held_out_loss" else PASS_RATE
+    key = {"held_out_loss": HELD_OUT, "rule_pass_rate": PASS_RATE, "held_out_accuracy": HELD_OUT_ACCURACY}[metric]
     log = [{key: value, "step": step} for step, value in enumerate(values, start=1)]
 
-    assert standing(EarlyStoppingSection(metric=metric), log) == expected
+    section = PreferenceStoppingSection if metric == "held_out_accuracy" else EarlyStoppingSection
+    assert standing(section(metric=metric), log) == expected
 
 
 def test_a_gain_that_is_too_small_does_not_count() -> None:
@@ -162,7 +164,7 @@ def test_a_run_is_measured_after_each_epoch_without_being_asked(tiny: TinyLine, 
 
 
 def test_the_best_weights_and_those_before_them_are_kept_and_a_later_step_of_another_run_is_not(tmp_path: Path) -> None:
-    held_out = HeldOut(sft_section(early_stopping={}), tmp_path)
+    held_out = HeldOut(None, EarlyStoppingSection(), tmp_path)
     held_out.save = lambda folder: Path(folder, "weights").write_text(folder)
     (tmp_path / "best-00000090").mkdir()
     state, control = TrainerState(max_steps=99), TrainerControl()

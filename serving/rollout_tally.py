@@ -6,6 +6,7 @@ Knows nothing of what the counts mean. Next: `rollout_controller.py`, which read
 import asyncio
 import logging
 import uuid
+from contextlib import suppress
 
 from serving.errors import RegistryError
 from serving.records import Snapshot
@@ -25,16 +26,22 @@ class TallyTeller:
         self._worker = worker or uuid.uuid4().hex
         self._asked: frozenset[str] = frozenset()
         self._silent = False
+        self._news = asyncio.Event()
 
     def observe(self, snapshot: Snapshot) -> None:
         """Learn which releases are being compared."""
+        before = self._asked
         self._asked = frozenset(release_id for each in snapshot.rollouts for release_id in (each.release_id, each.champion_id))
+        if self._asked != before:
+            self._news.set()
 
     async def run(self, every_s: float = TELL_EVERY_S) -> None:
-        """Tell until cancelled."""
+        """Tell until cancelled, and at once when a rollout begins: what was counted before the first word is no evidence."""
         while True:
+            self._news.clear()
             await self.tell()
-            await asyncio.sleep(every_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), every_s)
 
     async def tell(self) -> None:
         """Write the counts of the releases that are being compared, if any are."""

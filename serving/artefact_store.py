@@ -32,11 +32,12 @@ from training.errors import RecordError, TunegateError
 from training.records import RECORD_NAME, SIGNATURE_NAME, FileDigest, verify_files
 
 T = TypeVar("T")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _log = logging.getLogger(__name__)
 _PIECE_BYTES = 8 << 20
 _ATTEMPTS = 3
-# A package that is missing, a key that is refused, an address that is none: no later try finds it otherwise.
-_STAYS = (ImportError, PermissionError, ValueError, FileNotFoundError)
+# A key that is refused, an address that is none: no later try finds it otherwise.
+_STAYS = (PermissionError, ValueError, FileNotFoundError)
 _FIRST_PAUSE_S = 0.5
 
 
@@ -202,13 +203,15 @@ class ArtefactStore:
             yield
         except TunegateError:
             raise
+        except ImportError as error:
+            raise _lacks_package(address, error) from error
         except Exception as error:  # the client of each kind of address raises kinds of its own
             detail = without(secrets_of(address), " ".join(str(error).split()))[:300]
             kind = StoreError if isinstance(error, _STAYS) else StoreUnreachable
             raise kind(
                 f"{masked(self.address)} cannot be {what}: {type(error).__name__}: {detail}",
                 why="models are kept there for the machines that serve them",
-                do="see whether it can be reached, whether its package (s3fs, gcsfs, adlfs) is installed, and whether its keys are set",
+                do="see whether it can be reached, and whether its keys are set",
             ) from error
 
     def _altered(self, what: str) -> RecordError:
@@ -217,6 +220,17 @@ class ArtefactStore:
             why="these are not the weights that were judged",
             do="delete that model there; the next run of its recipe brings it again",
         )
+
+
+def _lacks_package(address: str, error: ImportError) -> StoreError:
+    scheme = address.partition("://")[0]
+    extra = _EXTRAS.get(scheme)
+    do = f"install the extra that speaks it: pip install 'tunegate[{extra}]'" if extra else "install the fsspec package that speaks it"
+    return StoreError(
+        f"TUNEGATE_ARTEFACT_URL begins with {scheme}://, and what speaks that is not installed ({error.name or 'a package'} is missing)",
+        why="models are kept there for the machines that serve them",
+        do=do,
+    )
 
 
 def store_of(settings: Settings) -> ArtefactStore | None:

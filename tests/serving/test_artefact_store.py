@@ -14,6 +14,7 @@ from uuid import uuid4
 import boto3
 import fsspec
 import pytest
+from fsspec.registry import _registry
 from moto.server import ThreadedMotoServer
 
 from serving.artefact import verify_artefact
@@ -83,6 +84,26 @@ def test_a_model_that_went_comes_back_byte_for_byte_and_goes_once(address: str, 
     assert digest_files(tmp_path / "there" / "model") == record.files
     assert BaseModelRecord.read(tmp_path / "there" / "model") == record
     assert leftovers(tmp_path / "there") == []
+
+
+@pytest.mark.parametrize(
+    ("address", "package", "extra"),
+    [
+        ("s3://models/tunegate", "s3fs", "s3"),
+        ("gs://models/tunegate", "gcsfs", "gs"),
+        ("az://models@account.dfs.core.windows.net/tunegate", "adlfs", "az"),
+    ],
+)
+def test_an_address_whose_extra_is_not_installed_says_which_one(
+    monkeypatch: pytest.MonkeyPatch, address: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # what an import finds where the package is not there
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(_registry, address.partition("://")[0], raising=False)
+    with pytest.raises(StoreError, match=f"begins with {address[:2]}://, and what speaks that is not installed") as refused:
+        ArtefactStore(address)
+    assert f"pip install 'tunegate[{extra}]'" in (refused.value.do or "")
 
 
 def test_what_lies_there_is_listed_and_a_model_that_is_dropped_is_gone_with_all_its_files(address: str, tmp_path: Path) -> None:

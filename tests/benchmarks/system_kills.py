@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tests.benchmarks.system_line import Line, System, write_recipe
 from tests.benchmarks.system_targets import TARGETS, Target
@@ -129,8 +130,7 @@ def print_table(hits: Sequence[Hit]) -> None:
 def _range(values: Sequence[float]) -> str:
     if not values:
         return "–"
-    ordered = sorted(values)
-    return f"{ordered[len(ordered) // 2]:.1f} ({ordered[-1]:.1f}) s"
+    return f"{median(values):.1f} ({max(values):.1f}) s"
 
 
 @contextmanager

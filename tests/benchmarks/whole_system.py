@@ -31,7 +31,6 @@ class Place:
 
     def __init__(self, home: Path, prefect_url: str, registry_url: str = "", **more: str) -> None:
         home.mkdir(parents=True)
-        # `model_validate`, or an empty address would be one.
         self.settings = Settings(home=home, port=free_port(), **({"registry_url": registry_url} if registry_url else {}))
         self.registry = Registry(self.settings.database_url)
         self.url = f"http://127.0.0.1:{self.settings.port}"

@@ -20,7 +20,7 @@ from serving.errors import LeaseLost, RunUnderWay
 from serving.machine import boot_id
 from serving.registry import Registry
 from serving.run_book import RunBook
-from serving.run_leases import EVERYTHING, Holder, started, this_process
+from serving.run_leases import EVERYTHING, Holder, Run, started, this_process
 from tests.fakes_serving import Clock, candidate, url_in
 from training.errors import TunegateError
 
@@ -256,18 +256,23 @@ def test_a_run_elsewhere_that_has_just_beaten_is_given_way_to_at_once(file: Regi
 
 def test_a_run_that_was_taken_for_dead_is_broken_off_before_it_writes(registry_url: str, registry: Registry, clock: Clock) -> None:
     """It waits for something that takes a minute; the next beat finds the lease gone. What another run has begun since is let be."""
-    book, written = RunBook(Database(registry_url), clock, beat_s=0.05), list[str]()
+    book, written, others = RunBook(Database(registry_url), clock, beat_s=0.05), list[str](), list[threading.Thread]()
     began = time.monotonic()
+
+    def bury_and_follow(run: Run) -> None:
+        registry.runs.end(run, "crashed", "its process is gone")
+        registry.runs.begin("demo", "bob")
 
     def work() -> None:
         with book.held("demo", "ann") as run:
-            registry.runs.end(run, "crashed", "its process is gone")
-            registry.runs.begin("demo", "bob")
+            others.append(threading.Thread(target=bury_and_follow, args=(run,)))  # what breaks ann off must not break off bob's begin
+            others[0].start()
             time.sleep(60)
             written.append("a record")
 
     with pytest.raises(LeaseLost, match="this run of demo was taken for dead"):
         work()
+    others[0].join()
     assert written == []
     assert time.monotonic() - began < 20
     assert [each.requester for each in registry.runs.under_way()] == ["bob"]

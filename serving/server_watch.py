@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import psutil
-
 from serving.fleet import FRESH_S
 from serving.records import ServerInfo
+from serving.run_leases import started
 
 _log = logging.getLogger(__name__)
 
@@ -78,4 +77,4 @@ class ServerWatch:
 
 def is_gone(server: ServerInfo) -> bool:
     """Whether it ran on this machine, and its process is no more."""
-    return server.hostname == socket.gethostname() and not psutil.pid_exists(server.pid)
+    return server.hostname == socket.gethostname() and started(server.pid) is None

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 from tests.benchmarks.system_line import Line, System, write_recipe
 from tests.benchmarks.system_targets import TARGETS, Target
 from tests.benchmarks.whole_system import Service
@@ -89,7 +91,7 @@ class Storm:
         print(f"kill {len(self.hits):>3}: {target.name:<26} during {stage:<10} {len(victims)} processes", flush=True)
         return hit
 
-    def _choose(self) -> "tuple[Target, Sequence[object]]":
+    def _choose(self) -> tuple[Target, Sequence[psutil.Process]]:
         while True:
             target = self.chance.choice(TARGETS)
             if victims := target.find(self.system, self.chance):

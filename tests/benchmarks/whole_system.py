@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from pydantic import SecretStr
 
 from serving.keys import Scope
 from serving.registry import Registry
@@ -31,7 +32,7 @@ class Place:
 
     def __init__(self, home: Path, prefect_url: str, registry_url: str = "", **more: str) -> None:
         home.mkdir(parents=True)
-        self.settings = Settings(home=home, port=free_port(), **({"registry_url": registry_url} if registry_url else {}))
+        self.settings = Settings(home=home, port=free_port(), registry_url=SecretStr(registry_url))
         self.registry = Registry(self.settings.database_url)
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.environment = {"TUNEGATE_HOME": str(home), "TUNEGATE_PORT": str(self.settings.port), "PREFECT_API_URL": prefect_url, **more}

@@ -11,7 +11,7 @@ PACKAGES = ("flows", "training", "evaluation", "serving", "monitoring")
 # Packages inside packages: data preparation (`deploy/decisions/0008`), text metrics, one small file for each family, and what good
 # practice asks of a training run, one small file for each trap.
 INNER = frozenset({"training/data", "training/practice", "evaluation/metrics"})
-# Where Alembic looks for them; few enough for the tree of the README.
+# Where Alembic looks for them; few enough for the list of serving/.
 MIGRATIONS = frozenset({"serving/migrations", "serving/migrations/versions"})
 
 

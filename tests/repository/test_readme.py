@@ -12,23 +12,24 @@ from evaluation.rule_files import load_rules
 from evaluation.rule_testing import check_examples
 from flows import cli, errors
 from monitoring.alerts import ALERTS
-from tests.repository.checkout import INNER, PACKAGES, ROOT, anchors, pages, project_files
+from tests.repository.checkout import PACKAGES, ROOT, anchors, pages, project_files
 from training.data.reasons import REASONS
 
 PAGES = {path.as_posix(): (ROOT / path).read_text(encoding="utf-8") for path in pages()}
 README = PAGES["README.md"]
 
 
-def tree() -> dict[Path, str]:
-    """Path -> phrase, from the README's indented list of files."""
-    block = README.split("## Files", 1)[1].split("```")[1]
+def tree(page: str = "README.md") -> dict[Path, str]:
+    """Path -> phrase, from a page's indented list of the files in its folder; empty where it has none."""
+    _, found, after = PAGES[page].partition("\n## Files\n")
+    block = after.split("```")[1] if found else ""
     listed: dict[Path, str] = {}
     above: list[str] = []
     for line in block.strip("\n").splitlines():
         name, phrase = re.split(r" {2,}", line.strip(), maxsplit=1)
         depth = (len(line) - len(line.lstrip())) // 2
         above[depth:] = [name.rstrip("/")]
-        listed[Path(*above)] = phrase
+        listed[Path(page).parent.joinpath(*above)] = phrase
     return listed
 
 
@@ -55,13 +56,17 @@ def known_commands() -> dict[str, set[str]]:
     return {name: {option for parameter in command.params for option in parameter.opts} for name, command in known.items()}
 
 
-def test_every_module_of_the_packages_is_in_the_tree() -> None:
+def test_every_module_of_a_package_is_listed_by_the_page_of_its_folder_or_the_one_above() -> None:
     modules = {path for path in project_files() if path.suffix == ".py" and path.parts[0] in PACKAGES and path.name != "__init__.py"}
-    inner = {path for path in modules if path.parent.as_posix() in INNER}
-    assert len(modules - inner) > 80
-    assert modules - inner - tree().keys() == set()
-    assert len(inner) > 58
-    assert [path for path in inner if f"\n{path.name} " not in PAGES[f"{path.parent.as_posix()}/README.md"]] == []
+    listed = {path for page in PAGES for path in tree(page)}
+    assert len(modules) > 300
+    assert modules - listed == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_readme_shows_where_to_begin_and_leads_to_the_rest(package: str) -> None:
+    assert 3 <= sum(path.parts[0] == package and path.suffix == ".py" for path in tree()) <= 12
+    assert f"({package}/README.md#files)" in README
 
 
 def test_every_folder_of_deploy_and_every_recipe_is_in_the_tree() -> None:
@@ -71,8 +76,9 @@ def test_every_folder_of_deploy_and_every_recipe_is_in_the_tree() -> None:
     assert expected - tree().keys() == set()
 
 
-def test_everything_in_the_tree_exists_and_has_a_phrase() -> None:
-    assert [path for path, phrase in tree().items() if not (ROOT / path).exists() or len(phrase) < 5] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_everything_that_a_page_lists_exists_and_has_a_phrase(page: str) -> None:
+    assert [path for path, phrase in tree(page).items() if not (ROOT / path).exists() or len(phrase) < 5] == []
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

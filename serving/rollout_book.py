@@ -103,9 +103,7 @@ class RolloutBook:
     def withdraw(self, rollout: Rollout, actor: str, outcome: str, reason: str) -> Release:
         """canary → approved: it may be promoted again."""
         with self._database.write() as connection:
-            self._end(connection, rollout, RolloutStatus.WITHDRAWN, outcome, reason)
-            release = releases.one(connection, rollout.release_id)
-            return releases.take(connection, release, Step(State.APPROVED, actor, reason, self._now(), release.evidence_digest))
+            return self._withdraw(connection, rollout, actor, outcome, reason)
 
     def roll_back(self, rollout: Rollout, actor: str, outcome: str, reason: str) -> Release:
         """canary or live → rolled_back; a champion that it had replaced goes back to live. Returns the champion."""
@@ -140,8 +138,9 @@ class RolloutBook:
         Raises:
             TransitionRefused: there is none, or it is live already.
         """
-        rollout = self._wanted(public_name, rollout_rows.CANARY_STATUSES)
-        return self.withdraw(rollout, actor, "ABORTED", reason)
+        with self._database.write() as connection:
+            rollout = _wanted(connection, public_name, rollout_rows.CANARY_STATUSES)
+            return self._withdraw(connection, rollout, actor, "ABORTED", reason)
 
     def shadow(self, release_id: str, until: datetime, actor: str) -> Shadow:
         """Ask this release what the champion is asked, until then; nobody gets its answers.
@@ -169,14 +168,14 @@ class RolloutBook:
             return _open(connection, rollout.public_name)
 
     def _set(self, public_name: str, before: RolloutStatus, after: RolloutStatus) -> Rollout:
-        return self._changed(self._wanted(public_name, (before,)), status=after, step_at=self._now())
+        with self._database.write() as connection:
+            rollout_rows.change(connection, _wanted(connection, public_name, (before,)), {"status": after, "step_at": self._now()})
+            return _open(connection, public_name)
 
-    def _wanted(self, public_name: str, statuses: Sequence[RolloutStatus]) -> Rollout:
-        rollout = self.current(public_name)
-        if rollout is None or rollout.status not in statuses:
-            found = "no rollout goes on" if rollout is None else f"the rollout of {rollout.release_id} is {rollout.status}"
-            raise TransitionRefused(f"{public_name!r}: {found}", do=f"tunegate rollout status {public_name}")
-        return rollout
+    def _withdraw(self, connection: Connection, rollout: Rollout, actor: str, outcome: str, reason: str) -> Release:
+        self._end(connection, rollout, RolloutStatus.WITHDRAWN, outcome, reason)
+        release = releases.one(connection, rollout.release_id)
+        return releases.take(connection, release, Step(State.APPROVED, actor, reason, self._now(), release.evidence_digest))
 
     def _end(self, connection: Connection, rollout: Rollout, status: RolloutStatus, outcome: str, reason: str) -> None:
         verdicts = self._verdicts(rollout, outcome, reason)
@@ -229,6 +228,15 @@ def _first_row(release: Release, champion: Release, actor: str, now: datetime, l
 
 def _words(release: Release, step: int) -> str:
     return f"gets {release.serving.rollout.steps[step].percent:g} % of the traffic"
+
+
+def _wanted(connection: Connection, public_name: str, statuses: Sequence[RolloutStatus]) -> Rollout:
+    """What a person's word is about, read where it is changed: the controller may have written a moment ago, and that refuses nobody."""
+    rollout = rollout_rows.open_rollout(connection, public_name)
+    if rollout is None or rollout.status not in statuses:
+        found = "no rollout goes on" if rollout is None else f"the rollout of {rollout.release_id} is {rollout.status}"
+        raise TransitionRefused(f"{public_name!r}: {found}", do=f"tunegate rollout status {public_name}")
+    return rollout
 
 
 def _open(connection: Connection, public_name: str) -> Rollout:

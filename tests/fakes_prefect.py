@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from monitoring.alerting import Alert
@@ -148,6 +149,8 @@ def prefect_server(folder: Path, database_url: str | None = None) -> Iterator[Pr
         assert process.poll() is None, (folder / "server.log").read_text(encoding="utf-8")[-2000:]
         yield server
     finally:
+        # What this process tells by events is bound to one server: the next must not be told through this one's closed connection.
+        EventsWorker.drain_all(timeout=5, at_exit=False)
         process.terminate()
         process.wait(60)
         log.close()

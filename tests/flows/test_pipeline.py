@@ -180,11 +180,11 @@ def test_an_approval_whose_event_was_lost_is_told_again_unless_a_promotion_waits
     release = retrain(trained(home, tmp_path, "lost", SAFE), "ann").release
     approve_release(home.registry, release.id, "bob", "", None)
     monkeypatch.setattr(unfinished, "GRACE", timedelta(0))
-    assert take_up() == [release.id]
+    assert release.id in take_up()
     until(lambda: prefect.events("tunegate.release.approved").count(release.id) == 1)
     with get_client(sync_client=True) as client:
         client.create_flow_run(promote, parameters={"release_id": release.id, "actor": "bob"})
-    assert take_up() == []
+    assert release.id not in take_up()
 
 
 def test_a_scheduled_training_that_died_is_begun_again_once(home: Site, prefect: PrefectServer, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def _try_out(render: Callable[[], str]) -> None:
     """Never returns: the child of a process with threads of its own must neither clean up for its parent nor go on in its place."""
     code = _BROKEN_OFF
     try:
-        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        for number in (signal.SIGXCPU, signal.SIGTERM):  # what the parent does about them is not for its child to do
+            signal.signal(number, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (_PROCESSOR_S, _PROCESSOR_S + 1))
         resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + _MEMORY_BYTES,) * 2)

@@ -40,7 +40,8 @@ from training.progress import Progress, silent
 
 # Few requests on a slow machine: what is tested here is the way, not the statistics.
 QUICK = {"steps": [{"percent": 50, "min_requests": 60, "min_s": 0}], "interval_s": 0.2, "watch_s": 1, "max_error_increase": 0.2}
-LENIENT = {"max_latency_ratio": 50, "max_first_token_ratio": 50}
+# A few checked answers show no difference of a hundredth: how soon the live checks come would decide.
+LENIENT = {"max_latency_ratio": 50, "max_first_token_ratio": 50, "max_violation_increase": 1}
 HALF = {"steps": [{"percent": 50, "min_requests": 10_000_000, "min_s": 0}]}
 NEVER = {"steps": [{"percent": 5, "min_requests": 10_000_000, "min_s": 0}]}
 
